@@ -1,0 +1,461 @@
+/*
+ * mooncake.h - the public interface of Mooncake, and its manual.
+ *
+ * An engine is one process's part in a cluster. It registers buffers of its
+ * own memory, opens segments (the memory of other engines), and moves bytes
+ * between the two with one-sided, batched reads and writes over whatever
+ * connects the two hosts: the process's own memory, shared memory, TCP.
+ *
+ * Conventions of every function below:
+ * - returns 0 or a count, or a negative errno; mc_errmsg() then says what
+ *   happened, to whom, and what to do about it;
+ * - sizes and offsets are bytes, times have their unit in the name;
+ * - strings and structs passed in are copied; memory to transfer is borrowed
+ *   until the request that names it has an outcome;
+ * - functions may be called from any thread unless they say otherwise;
+ * - an options struct that is all zeros asks for the defaults.
+ *
+ * What a caller is promised:
+ * 1. MC_COMPLETED: the bytes are visible at the destination. MC_FAILED or
+ *    MC_CANCELED: no one will touch the buffers of that request any more.
+ * 2. A failure names peer, rail and cause, and comes within a second unless
+ *    a longer deadline was asked for.
+ * 3. What fails on one rail is tried on the others while the deadline allows.
+ * 4. Every engine and buffer has an epoch; stale addresses are refused.
+ * 5. Nothing outside a registered buffer is reachable, nothing against its
+ *    access flags, and nothing without the cluster key when there is one.
+ * 6. Batch ids are an index and a generation: a stale id is refused, not
+ *    followed. Waiting is by mc_poll(), mc_wait(), or mc_engine_fd().
+ * 7. An idle engine uses no CPU.
+ */
+#ifndef MOONCAKE_H
+#define MOONCAKE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#pragma GCC visibility push(default)
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* [ffi] LuaJIT reads from here to the closing mark as it stands: plain
+ * declarations and comments only - no directives, macros or bodies. */
+
+enum {
+	MC_NAME_MAX = 128,		/* names, with the final zero */
+	MC_ADDR_MAX = 80,		/* "[v6-address%scope]:port" */
+	MC_WHY_MAX = 240,		/* one line that explains an error */
+	MC_NOTIFY_MAX = 65536,		/* longest notification message */
+	MC_HIST_BUCKETS = 32,		/* latency: bucket i counts < 2^i us */
+};
+
+/* ---- errors ------------------------------------------------------------ */
+
+/* The calling thread's message for the last function that returned a negative
+ * errno. Never NULL; valid until the thread's next failing call. */
+const char *mc_errmsg(void);
+
+/* The version of the library, such as "0.1.0". */
+const char *mc_version(void);
+
+/* ---- engines ----------------------------------------------------------- */
+
+struct mc_engine;
+
+struct mc_options {
+	const char *name;	/* segment name to publish; NULL: the address */
+	const char *listen;	/* "host:port", "[v6]:port", ":port"; NULL:
+				 * loopback and a free port; "none": serve no
+				 * one, only initiate */
+	const char *advertise;	/* host[:port] told to peers; NULL: as listen */
+	const char *registry;	/* "peer" (NULL) or "http://host:port/path" */
+	const char *transports;	/* allowed, as "tcp,shm,local"; NULL: all */
+	const char *devices;	/* interfaces for tcp, as "eth0,eth1"; NULL:
+				 * one rail, routed by the kernel */
+	const char *key_file;	/* cluster key; NULL: $MOONCAKE_KEY_FILE, or
+				 * no authentication where that is unset */
+	const char *tls_cert;	/* PEM files: a certificate and its key turn */
+	const char *tls_key;	/* TLS 1.3 on for every connection; */
+	const char *tls_ca;	/* who signs the peers' (NULL: tls_cert) */
+	const char *fault;	/* fault injection for tests, such as
+				 * "seed=7,delay=10,fail=5"; see `mooncake
+				 * help fault` */
+	int streams;		/* connections per rail; 0: by CPU count */
+	int workers;		/* threads that serve; 0: by CPU count */
+	int spin_us;		/* poll so long before sleeping; 0: sleep */
+	int timeout_ms;		/* default deadline; 0: a request fails once
+				 * nothing of it has moved for 900 ms */
+	uint64_t slice_bytes;	/* largest slice; 0: chosen per batch */
+};
+
+/* Start an engine: bind its port, publish its segment, start its threads.
+ * Several engines per process are independent of each other. */
+int mc_open(struct mc_engine **out, const struct mc_options *opts);
+
+/* Cancel what is in flight, withdraw the segment, stop the threads, free all,
+ * memory of mc_buffer_alloc() included. NULL is a no-op. The caller sees to it
+ * that no other thread is inside a call on @e. In a child made by fork() it
+ * frees memory and descriptors and tells no one: a fork inherits no engine. */
+void mc_close(struct mc_engine *e);
+
+/* The name under which others open this engine's segment; @e owns it. */
+const char *mc_engine_name(const struct mc_engine *e);
+
+/* "host:port" where peers reach this engine, "" if it serves no one. */
+const char *mc_engine_addr(const struct mc_engine *e);
+
+/* The epoch of this engine: differs between any two incarnations. */
+uint64_t mc_engine_epoch(const struct mc_engine *e);
+
+/* A descriptor that polls readable while batches of mc_submit() have ended
+ * that mc_completed() has not yet returned, or notifications are waiting.
+ * @e owns it. */
+int mc_engine_fd(const struct mc_engine *e);
+
+/* ---- buffers ----------------------------------------------------------- */
+
+enum mc_access {
+	MC_LOCAL = 0,		/* only as our end of a request */
+	MC_REMOTE_READ = 1,
+	MC_REMOTE_WRITE = 2,
+	MC_REMOTE_RW = 3,
+};
+
+enum mc_alloc_flags {
+	MC_ALLOC_HUGE = 1,	/* 2 MiB pages where there are any, else 4 KiB */
+	MC_ALLOC_POPULATE = 2,	/* touch every page now */
+};
+
+/* Make [addr, addr+len) known to the engine and, by @access, to its peers.
+ * @location is "cpu:0" and the like; NULL asks the kernel. Ranges of one engine
+ * do not overlap (-EEXIST). O(log n) in the number of buffers; nothing is sent
+ * to peers, who learn of it when they first ask. */
+int mc_buffer_reg(struct mc_engine *e, void *addr, uint64_t len,
+		  const char *location, unsigned access);
+
+/* Take the buffer that begins at @addr back. When it returns 0, no peer will
+ * touch the memory again: what was being received into it was refused.
+ * -ENOENT: no such buffer. -EBUSY: own requests still use it, or a peer on
+ * this host is stopped in the middle of a copy; the message says which, and
+ * the buffer stays registered. */
+int mc_buffer_unreg(struct mc_engine *e, void *addr);
+
+/* Allocate @len bytes and register them. The memory is shared with engines of
+ * this host that @access admits (a memfd they map), on NUMA node @node or
+ * anywhere (-1). @flags are of enum mc_alloc_flags. */
+int mc_buffer_alloc(struct mc_engine *e, uint64_t len, unsigned access,
+		    unsigned flags, int node, void **out);
+
+/* Unregister and free memory of mc_buffer_alloc(); errors as
+ * mc_buffer_unreg(). */
+int mc_buffer_free(struct mc_engine *e, void *addr);
+
+struct mc_buffer_info {
+	uint64_t addr;
+	uint64_t len;
+	uint32_t id;			/* never used twice by one engine */
+	uint32_t access;		/* of enum mc_access */
+	char location[16];
+};
+
+/* The engine's buffers by address: skips @skip, fills up to @max of @out.
+ * Returns how many it filled. */
+int mc_buffer_list(struct mc_engine *e, uint64_t skip,
+		   struct mc_buffer_info *out, int max);
+
+/* ---- segments ---------------------------------------------------------- */
+
+/* Open the segment published under @name: with the peer registry, "host:port".
+ * Its buffers are asked from its engine now and again whenever they have
+ * changed. Opening a name twice gives the same id. Returns an id >= 0. */
+int mc_segment_open(struct mc_engine *e, const char *name, int timeout_ms);
+
+/* Forget a segment. -EBUSY while requests to it are in flight. */
+int mc_segment_close(struct mc_engine *e, int segment);
+
+struct mc_segment_info {
+	char name[MC_NAME_MAX];
+	char addr[MC_ADDR_MAX];
+	uint64_t epoch;			/* of its engine, as last seen */
+	uint64_t buffers;		/* how many, as last seen */
+	uint64_t bytes;
+};
+
+/* What is known of segment @segment, without asking the peer. */
+int mc_segment_stat(struct mc_engine *e, int segment,
+		    struct mc_segment_info *out);
+
+/* Ask the peer for its buffers now, then as mc_buffer_list(). With @max 0 only
+ * the asking is done. */
+int mc_segment_list(struct mc_engine *e, int segment, uint64_t skip,
+		    struct mc_buffer_info *out, int max);
+
+/* ---- requests ---------------------------------------------------------- */
+
+enum mc_op {
+	MC_READ,			/* remote to local */
+	MC_WRITE,			/* local to remote */
+};
+
+struct mc_range {
+	uint64_t addr;
+	uint64_t len;
+};
+
+/* One read or write. The plain form is @buf, @remote and @len. The scatter and
+ * gather form has @local and @remotes instead: lists of ranges, cut at
+ * different places if need be, of equal total length; @buf, @remote and @len
+ * are then ignored. Local addresses lie inside buffers of this engine, remote
+ * ones inside buffers of the segment. A length of zero is a request that
+ * completes. The arrays are read during mc_submit() only. */
+struct mc_req {
+	enum mc_op op;
+	int segment;
+	void *buf;
+	uint64_t remote;		/* address in the peer's memory */
+	uint64_t len;
+	const struct mc_range *local;
+	const struct mc_range *remotes;
+	uint32_t n_local;
+	uint32_t n_remote;
+};
+
+enum mc_state {
+	MC_PENDING,
+	MC_COMPLETED,
+	MC_FAILED,
+	MC_CANCELED,
+};
+
+struct mc_batch_opts {
+	int timeout_ms;			/* 0: the engine's; < 0: no deadline */
+	int notify_segment;		/* with notify_name: who is told */
+	const char *notify_name;	/* NULL: no notification */
+	const void *notify_msg;
+	uint32_t notify_len;
+	uint32_t workers_only;		/* 1: leave copies to the workers too */
+	const double *weights;		/* per transport id; NULL: all 1 */
+};
+
+/* Submit @n requests as one batch; they may run in any order. Its id goes to
+ * @batch; it stays valid until mc_batch_free(). Nothing is started on error:
+ * -EINVAL names the first bad request. With a notification (name and message,
+ * copied) the batch ends after its peer has it, which is after all bytes are
+ * visible there. */
+int mc_submit(struct mc_engine *e, const struct mc_req *reqs, int n,
+	      const struct mc_batch_opts *opts, uint64_t *batch);
+
+struct mc_result {
+	enum mc_state state;
+	int err;			/* 0 or negative errno */
+	uint64_t bytes;			/* moved by requests that completed */
+	uint32_t done;			/* requests with an outcome */
+	uint32_t failed;		/* of those, not completed */
+	char why[MC_WHY_MAX];		/* peer, rail, cause, what was tried */
+};
+
+/* The state of a batch, without waiting. FAILED or CANCELED when all requests
+ * have an outcome and at least one is not COMPLETED. -ESTALE: no such batch. */
+int mc_poll(struct mc_engine *e, uint64_t batch, struct mc_result *out);
+
+/* Wait until the batch has ended, @timeout_ms at most (-1: for ever, its own
+ * deadline holds). 0 and the outcome in @out; -EAGAIN while it has not. The
+ * waiting thread does the batch's work itself where it can. */
+int mc_wait(struct mc_engine *e, uint64_t batch, int timeout_ms,
+	    struct mc_result *out);
+
+/* Ask that a batch end now. Its requests end CANCELED, or COMPLETED if they had
+ * done so; wait for that before using the buffers. */
+int mc_cancel(struct mc_engine *e, uint64_t batch);
+
+/* The outcome of request @i of the batch. */
+int mc_batch_req(struct mc_engine *e, uint64_t batch, int i,
+		 struct mc_result *out);
+
+/* Give the id back. -EBUSY while the batch has not ended. */
+int mc_batch_free(struct mc_engine *e, uint64_t batch);
+
+/* Ids of batches that have ended since the last call, up to @max, oldest
+ * first; each is returned once. See mc_engine_fd(). */
+int mc_completed(struct mc_engine *e, uint64_t *out, int max);
+
+/* Submit, wait and free in one call, done by the calling thread as far as
+ * possible: no allocation, no hop between threads, for small requests on one
+ * host no system call either. Returns 0 if all requests completed, else the
+ * first error; @out may be NULL. */
+int mc_transfer(struct mc_engine *e, const struct mc_req *reqs, int n,
+		const struct mc_batch_opts *opts, struct mc_result *out);
+
+/* ---- notifications ----------------------------------------------------- */
+
+struct mc_notify {
+	char from[MC_NAME_MAX];		/* name of the sending engine */
+	char name[MC_NAME_MAX];
+	uint32_t len;
+	const void *msg;		/* free it with mc_notify_free() */
+};
+
+/* Send @name and @msg to the engine of a segment; returns when it has them. */
+int mc_notify_send(struct mc_engine *e, int segment, const char *name,
+		   const void *msg, uint32_t len, int timeout_ms);
+
+/* Take the oldest waiting notification. 1 if there was one, 0 if not. A
+ * receiver that does not take them makes senders fail with -ENOBUFS once 4096
+ * are waiting. */
+int mc_notify_next(struct mc_engine *e, struct mc_notify *out);
+void mc_notify_free(struct mc_notify *n);
+
+/* ---- rails and statistics ---------------------------------------------- */
+
+enum mc_rail_state {
+	MC_RAIL_NEW,			/* not tried yet */
+	MC_RAIL_UP,
+	MC_RAIL_QUARANTINED,		/* failed; a probe brings it back */
+	MC_RAIL_ABSENT,			/* this pair cannot use it: see why */
+};
+
+struct mc_rail_info {
+	char peer[MC_NAME_MAX];
+	char transport[16];
+	char local_dev[32];
+	char remote_dev[MC_ADDR_MAX];
+	enum mc_rail_state state;
+	int segment;
+	uint64_t bytes_read, bytes_written;
+	uint64_t slices, errors, local_errors, connects;
+	uint64_t inflight;		/* bytes posted and not yet ended */
+	double bw;			/* bytes per second, moving average */
+	double latency_us;		/* of a slice, moving average */
+	uint64_t hist[MC_HIST_BUCKETS];	/* slices by latency */
+	char why[MC_WHY_MAX];		/* last error, or why it is absent */
+};
+
+/* The rails to all open segments, best first per segment; as
+ * mc_buffer_list(). */
+int mc_rail_list(struct mc_engine *e, int skip, struct mc_rail_info *out,
+		 int max);
+
+struct mc_stats {
+	uint64_t bytes_read, bytes_written;	/* by our requests */
+	uint64_t served_read, served_written;	/* by peers, over tcp */
+	uint64_t batches, requests, slices, retries, failed, canceled;
+	uint64_t buffers, peers, connections;	/* as of now */
+	uint64_t refused;			/* peers' requests, by us */
+	uint64_t rejected;			/* connections, by us */
+};
+
+/* Counters since the engine was opened. */
+int mc_stats(struct mc_engine *e, struct mc_stats *out);
+
+/* Measure the round trip to a segment's engine: microseconds to @rtt_us. */
+int mc_probe(struct mc_engine *e, int segment, int timeout_ms, double *rtt_us);
+
+/* ---- serving ----------------------------------------------------------- */
+
+/* Requests that peers make of this process rather than of its memory: Lua text
+ * of `mooncake repl --node`. Off until mc_eval_allow(e, true); it needs a
+ * cluster key (-EPERM without). */
+struct mc_eval {
+	uint64_t id;
+	char from[MC_NAME_MAX];
+	uint32_t len;
+	const char *text;		/* valid until answered */
+};
+int mc_eval_allow(struct mc_engine *e, bool on);
+
+/* Take the next waiting text: 1 or 0; wait up to @timeout_ms for one. */
+int mc_eval_next(struct mc_engine *e, int timeout_ms, struct mc_eval *out);
+
+/* Send its result; @status is 0 or negative errno. */
+int mc_eval_reply(struct mc_engine *e, uint64_t id, int status,
+		  const char *text, uint32_t len);
+
+/* The other side: send text, wait, and copy the result to @out, of capacity
+ * @size, ending it with a zero. Returns its full length. */
+int64_t mc_eval_send(struct mc_engine *e, int segment, const char *text,
+		     uint32_t len, int timeout_ms, char *out, uint32_t size);
+
+/* ---- registry ---------------------------------------------------------- */
+
+/* A registry: small values under names. @url as in struct mc_options; the
+ * peer registry keeps none, and is refused here. One handle per thread. */
+struct mc_registry;
+int mc_registry_open(struct mc_registry **out, const char *url);
+void mc_registry_close(struct mc_registry *r);
+
+/* Copy the value of @key to @out with a final zero; its length is returned,
+ * which may exceed @size, and its version goes to @version (NULL: not asked).
+ * -ENOENT: no such key. */
+int64_t mc_registry_get(struct mc_registry *r, const char *key, char *out,
+			uint64_t size, uint64_t *version);
+
+/* Set @key. @ttl_ms > 0 makes the record expire unless put again. */
+int mc_registry_put(struct mc_registry *r, const char *key, const char *value,
+		    uint64_t len, int ttl_ms);
+
+/* Set @key if its version is still @version (0: if it does not exist).
+ * -EAGAIN: it is not. */
+int mc_registry_cas(struct mc_registry *r, const char *key, const char *value,
+		    uint64_t len, uint64_t version, int ttl_ms);
+int mc_registry_del(struct mc_registry *r, const char *key);
+
+/* Names that begin with @prefix, one a line, as mc_registry_get(). */
+int64_t mc_registry_list(struct mc_registry *r, const char *prefix, char *out,
+			 uint64_t size);
+
+/* Our http registry server on its own thread. @addr as listen above; @state is
+ * a file that keeps records over restarts, NULL for memory only. */
+struct mc_registryd;
+int mc_registryd_open(struct mc_registryd **out, const char *addr,
+		      const char *state);
+const char *mc_registryd_addr(const struct mc_registryd *d);
+void mc_registryd_close(struct mc_registryd *d);
+
+/* ---- topology ---------------------------------------------------------- */
+
+struct mc_device_info {
+	char name[32];			/* "eth0", "cpu:0", "mlx5_0" */
+	char kind[16];			/* "cpu", "net", "rdma", "gpu", "nvme" */
+	char pci[32];			/* "0000:3b:00.0" or "" */
+	char addr[MC_ADDR_MAX];		/* of an interface */
+	int numa;			/* -1: unknown */
+	int up;				/* link state; -1: unknown */
+	uint64_t bw;			/* bytes per second; 0: unknown */
+};
+
+struct mc_topology;
+
+/* Read devices and distances under @root ("" or NULL: this machine's /). */
+int mc_topology_open(struct mc_topology **out, const char *root);
+void mc_topology_close(struct mc_topology *t);
+int mc_topology_count(const struct mc_topology *t);
+int mc_topology_device(const struct mc_topology *t, int i,
+		       struct mc_device_info *out);
+
+/* The distance of two devices, smaller is nearer: 0 the same, 1 the same PCI
+ * switch, 2 the same root, 3 the same NUMA node, 4 another one. */
+int mc_topology_distance(const struct mc_topology *t, int i, int j);
+
+/* ---- for scripts and tools --------------------------------------------- */
+
+/* Monotonic nanoseconds. */
+uint64_t mc_now_ns(void);
+
+/* xxh3 of memory: a checksum for tests and --verify. */
+uint64_t mc_hash(const void *addr, uint64_t len, uint64_t seed);
+
+/* Fill memory with bytes that only depend on @seed and the offset. */
+void mc_fill(void *addr, uint64_t len, uint64_t seed);
+
+/* The text between the marks of this header. */
+extern const char mc_header[];
+
+/* [/ffi] */
+
+#ifdef __cplusplus
+}
+#endif
+#pragma GCC visibility pop
+#endif
