@@ -1,0 +1,354 @@
+-- topo.lua - `mooncake topo`: the devices of a machine, how far they are from each
+-- other, and which network devices are nearest to each GPU and NUMA node.
+
+local ffi = require "ffi"
+local C = require "mooncake.ffi"
+local json = require "mooncake.json"
+
+ffi.cdef "char *realpath(const char *path, char *resolved);"
+
+local WORD = { [0] = "dev", "switch", "root", "node", "far" }
+local LONG = {
+   [0] = "same device, or ports of one card",
+   "same PCI switch or bridge",
+   "same PCI root complex",
+   "same NUMA node",
+   "another NUMA node, or not known",
+}
+
+-- ---- reading ---------------------------------------------------------------
+
+local function device(info)
+   local d = { name = ffi.string(info.name), kind = ffi.string(info.kind) }
+   local pci, addr = ffi.string(info.pci), ffi.string(info.addr)
+   d.pci = pci ~= "" and pci or nil
+   d.addr = addr ~= "" and addr or nil
+   d.numa = info.numa >= 0 and info.numa or nil
+   if info.up >= 0 then d.up = info.up == 1 end
+   d.bw = info.bw > 0 and tonumber(info.bw) or nil
+   return d
+end
+
+local function read(root)
+   local out = ffi.new "struct mc_topology *[1]"
+   if C.mc_topology_open(out, root) < 0 then return nil, ffi.string(C.mc_errmsg()) end
+   local t = ffi.gc(out[0], C.mc_topology_close)
+   local info = ffi.new "struct mc_device_info"
+   local topo = { devices = {}, distance = {}, root = root ~= "" and root or "/" }
+   local n = C.mc_topology_count(t)
+   for i = 0, n - 1 do
+      C.mc_topology_device(t, i, info)
+      topo.devices[i + 1] = device(info)
+      topo.distance[i + 1] = {}
+      for j = 0, n - 1 do
+         topo.distance[i + 1][j + 1] = C.mc_topology_distance(t, i, j)
+      end
+   end
+   C.mc_topology_close(ffi.gc(t, nil))
+   return topo
+end
+
+local function sys_line(topo, ...)
+   local f = io.open(topo.root .. "/sys/" .. table.concat({ ... }, "/"))
+   local line = f and f:read "*l"
+   if f then f:close() end
+   -- A file that tar took from /sys is filled up with zeros.
+   return line and line:match "^%s*(.-)%s*%z*$"
+end
+
+-- ---- nearest network devices -----------------------------------------------
+
+-- RDMA devices where there are any, else interfaces of hardware. Those that are
+-- down count only where none is up.
+local function nics(topo)
+   local found = { rdma = {}, net = {} }
+   for i, d in ipairs(topo.devices) do
+      local list = found[d.kind]
+      if list and (d.kind == "rdma" or d.pci) then list[#list + 1] = i end
+   end
+   local list = #found.rdma > 0 and found.rdma or found.net
+   local up = {}
+   for _, i in ipairs(list) do
+      if topo.devices[i].up ~= false then up[#up + 1] = i end
+   end
+   return #up > 0 and up or list
+end
+
+local function nearest(topo)
+   local candidates, result = nics(topo), {}
+   for i, d in ipairs(topo.devices) do
+      if d.kind == "gpu" or d.kind == "cpu" then
+         local near = { device = d.name, nics = json.array and json.array {} or {} }
+         for _, j in ipairs(candidates) do
+            local distance = topo.distance[i][j]
+            if not near.distance or distance < near.distance then
+               near.distance, near.nics = distance, {}
+            end
+            if distance == near.distance then
+               near.nics[#near.nics + 1] = topo.devices[j].name
+            end
+         end
+         result[#result + 1] = near
+      end
+   end
+   return result
+end
+
+-- ---- the drawing -----------------------------------------------------------
+
+-- The PCI path to a device: { "pci0000:17", "0000:17:01.0", ..., its function }.
+local function chain(topo, d)
+   local buf = ffi.new "char[4096]"
+   local link = topo.root .. "/sys/bus/pci/devices/" .. d.pci
+   local parts = {}
+   if ffi.C.realpath(link, buf) ~= nil then
+      for part in ffi.string(buf):gmatch "[^/]+" do
+         if part:match "^pci%x+:%x%x$" or part:match "^%x+:%x%x:%x%x%.%x$" then
+            parts[#parts + 1] = part
+         end
+      end
+   end
+   return #parts > 0 and parts or { d.pci }
+end
+
+local function branch(parent, key, text)
+   parent.by_key = parent.by_key or {}
+   local b = parent.by_key[key]
+   if not b then
+      b = { text = text or key, key = key }
+      parent.by_key[key] = b
+      parent[#parent + 1] = b
+   end
+   return b
+end
+
+local function by_address(a, b)
+   if a.key ~= b.key then return a.key < b.key end
+   return (a.device and a.device.name or "") < (b.device and b.device.name or "")
+end
+
+-- A bridge with one device behind it says nothing: show the device in its place.
+local function collapse(b)
+   local items, slots, count = {}, {}, 0
+   for _, child in ipairs(b) do
+      for _, item in ipairs(child.device and { child } or collapse(child)) do
+         items[#items + 1] = item
+         local slot = item.key:gsub("%.%x$", "")
+         if not slots[slot] then
+            slots[slot] = true
+            count = count + 1
+         end
+      end
+   end
+   if count <= 1 and not b.keep then return items end
+   table.sort(items, by_address)
+   for i = 1, math.max(#b, #items) do b[i] = items[i] end
+   return { b }
+end
+
+local function rate(d)
+   if not d.bw then return "" end
+   if d.kind == "net" or d.kind == "rdma" then
+      return ("%g Gb/s"):format(d.bw * 8 / 1e9)
+   end
+   return ("%.1f GB/s"):format(d.bw / 1e9)
+end
+
+local VENDOR = { ["0x10de"] = "NVIDIA", ["0x1002"] = "AMD" }
+
+local function detail(topo, d)
+   if d.kind == "net" then return d.addr end
+   if d.kind == "rdma" then
+      return sys_line(topo, "class/infiniband", d.name, "ports/1/link_layer")
+   end
+   if d.kind == "nvme" then return sys_line(topo, "class/nvme", d.name, "model") end
+   local vendor = sys_line(topo, "bus/pci/devices", d.pci, "vendor")
+   return VENDOR[vendor] or vendor
+end
+
+local function state(d)
+   if d.up == nil then return "" end
+   return d.up and "up" or "down"
+end
+
+local function numa_text(topo, node)
+   local dir = "devices/system/node/node" .. node
+   local cpus = sys_line(topo, dir, "cpulist")
+   local kb = sys_line(topo, dir, "meminfo")
+   kb = kb and tonumber(kb:match "MemTotal:%s*(%d+)")
+   local more = {}
+   if cpus and cpus ~= "" then more[#more + 1] = "CPUs " .. cpus end
+   if kb then more[#more + 1] = ("%.1f GiB"):format(kb / 2 ^ 20) end
+   local text = "NUMA node " .. node .. "  cpu:" .. node
+   return #more > 0 and text .. "  (" .. table.concat(more, ", ") .. ")" or text
+end
+
+local function bridge_text(part, depth)
+   if part:match "^pci" then return "root " .. part end
+   return (depth > 2 and "switch " or "bridge ") .. part
+end
+
+local function place(topo, tree, d)
+   local b = d.numa and branch(tree, d.numa, numa_text(topo, d.numa)) or
+             branch(tree, "none", d.pci and "NUMA node not known" or "")
+   b.keep = true
+   local key = d.name
+   if d.pci then
+      local parts = chain(topo, d)
+      for i = 1, #parts - 1 do
+         b = branch(b, parts[i], bridge_text(parts[i], i))
+         b.keep = i == 1
+      end
+      key = parts[#parts]
+   end
+   b[#b + 1] = { device = d, key = key }
+end
+
+-- NUMA nodes first, even those without devices; software devices have no place.
+local function tree_of(topo)
+   local tree, placeless = {}, {}
+   for _, d in ipairs(topo.devices) do
+      if d.kind == "cpu" then
+         branch(tree, d.numa, numa_text(topo, d.numa)).keep = true
+      elseif d.pci or d.numa then
+         place(topo, tree, d)
+      else
+         placeless[#placeless + 1] = d
+      end
+   end
+   for _, node in ipairs(tree) do collapse(node) end
+   if #placeless > 0 then
+      local b = branch(tree, "software", "without hardware")
+      for _, d in ipairs(placeless) do b[#b + 1] = { device = d, key = d.name } end
+   end
+   return tree
+end
+
+local function widths(topo)
+   local w = { name = 0, pci = 0, rate = 0 }
+   for _, d in ipairs(topo.devices) do
+      w.name = math.max(w.name, #d.name)
+      w.pci = math.max(w.pci, #(d.pci or ""))
+      w.rate = math.max(w.rate, #rate(d))
+   end
+   return w
+end
+
+local function leaf_text(topo, d, w)
+   local columns = "%%-%ds  %%-4s  %%-%ds  %%%ds  %%-4s  %%s"
+   local text = columns:format(w.name, w.pci, w.rate)
+                       :format(d.name, d.kind, d.pci or "", rate(d), state(d),
+                               detail(topo, d) or "")
+   return (text:gsub("%s+$", ""))
+end
+
+local function draw(topo, b, w, indent, out)
+   for i, item in ipairs(b) do
+      local last = i == #b
+      local text = item.device and leaf_text(topo, item.device, w) or item.text
+      out[#out + 1] = indent .. (last and "└─ " or "├─ ") .. text
+      draw(topo, item, w, indent .. (last and "   " or "│  "), out)
+   end
+end
+
+-- ---- the matrix ------------------------------------------------------------
+
+local function shown(topo, all)
+   local list, hidden = {}, 0
+   for i, d in ipairs(topo.devices) do
+      if all or d.pci or d.numa then list[#list + 1] = i else hidden = hidden + 1 end
+   end
+   return list, hidden
+end
+
+local function matrix(topo, list, out)
+   local width = 6
+   for _, i in ipairs(list) do width = math.max(width, #topo.devices[i].name) end
+   local cell = "%-" .. width .. "s"
+   local row = { cell:format "" }
+   for _, i in ipairs(list) do row[#row + 1] = cell:format(topo.devices[i].name) end
+   out[#out + 1] = (table.concat(row, "  "):gsub("%s+$", ""))
+   for _, i in ipairs(list) do
+      row = { cell:format(topo.devices[i].name) }
+      for _, j in ipairs(list) do
+         row[#row + 1] = cell:format(i == j and "x" or WORD[topo.distance[i][j]])
+      end
+      out[#out + 1] = (table.concat(row, "  "):gsub("%s+$", ""))
+   end
+end
+
+local function legend(out)
+   out[#out + 1] = ""
+   out[#out + 1] = "x       itself"
+   for i = 0, #WORD do out[#out + 1] = ("%-6s  %s"):format(WORD[i], LONG[i]) end
+end
+
+local function nearest_lines(near, out)
+   local width = 0
+   for _, n in ipairs(near) do width = math.max(width, #n.device) end
+   for _, n in ipairs(near) do
+      local text = table.concat(n.nics, " ")
+      text = n.distance and ("%s  (%s)"):format(text, LONG[n.distance]) or "none"
+      out[#out + 1] = ("%-" .. width .. "s  %s"):format(n.device, text)
+   end
+end
+
+-- ---- the command -----------------------------------------------------------
+
+local function print_text(topo, opt)
+   local out = { topo.root == "/" and "this machine" or topo.root }
+   draw(topo, tree_of(topo), widths(topo), "", out)
+   local list, hidden = shown(topo, opt.all)
+   if #list > 0 then
+      out[#out + 1] = "\ndistances"
+      matrix(topo, list, out)
+      legend(out)
+   end
+   if hidden > 0 then
+      out[#out + 1] = ("\n%d without hardware not in the table, see --all"):format(hidden)
+   end
+   local near = nearest(topo)
+   if #near > 0 then
+      out[#out + 1] = "\nnearest network devices"
+      nearest_lines(near, out)
+   end
+   print(table.concat(out, "\n"))
+end
+
+local function run(opt, args)
+   if #args > 0 then
+      io.stderr:write("mooncake topo: unexpected argument '", args[1], "'\n")
+      return 2
+   end
+   local topo, why = read(opt.root or "")
+   if not topo then
+      io.stderr:write("mooncake topo: ", why, "\n")
+      return 1
+   end
+   if opt.json then
+      topo.nearest = nearest(topo)
+      print(json.encode(topo))
+   else
+      print_text(topo, opt)
+   end
+   return 0
+end
+
+return {
+   usage = "topo [OPTIONS]",
+   summary = "devices of this machine and their distances",
+   help = [[
+Shows what the engine knows of the machine: NUMA nodes, network interfaces, RDMA
+devices, GPUs and NVMe drives, where each sits in the PCI tree, and how far each is
+from the others. Bytes that go between near devices stay off the links between
+sockets; the last part names the network devices nearest to each GPU and NUMA node.
+
+--root reads another machine's /sys from a copy below DIR, made for instance by
+`tar -C / -c sys/class sys/bus/pci/devices sys/devices | tar -C DIR -x`.]],
+   options = {
+      json = { false, "print one JSON object" },
+      root = { "", "read DIR/sys in place of /sys", "DIR" },
+      all = { false, "in the table also what has no hardware" },
+   },
+   run = run,
+}
