@@ -1,0 +1,65 @@
+/*
+ * trace_fuzz.c - libFuzzer target: any bytes as a trace.
+ *
+ * A first byte other than '{' is the block size. What the reader accepts must hold what
+ * trace.h says of a record, and going back must read the same again.
+ */
+#include "../../src/sim/trace.h"
+
+#include <mooncake.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static uint64_t read_all(struct mc_trace *t)
+{
+	struct mc_trace_req req;
+	uint64_t sum = 0, last = 0;
+	int r;
+
+	while ((r = mc_trace_next(t, &req)) == 1 || r == -EINVAL) {
+		if (r < 0)
+			continue;
+		if (req.at_ns < last || !req.n_blocks != !req.blocks)
+			abort();
+		if ((uint64_t)req.n_blocks * req.block_tokens >=
+		    (uint64_t)req.input_tokens + req.block_tokens)
+			abort();
+		last = req.at_ns;
+		sum = sum * 31 + req.line + req.at_ns + req.output_tokens;
+		for (uint32_t i = 0; i < req.n_blocks; i++)
+			sum = sum * 31 + req.blocks[i];
+	}
+	return sum;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct mc_trace_options opts = { 0 };
+	struct mc_trace *t;
+	char path[32];
+	uint64_t sum;
+	int fd;
+
+	if (size && data[0] != '{') {
+		opts.block_tokens = *data++;
+		size--;
+	}
+	fd = memfd_create("trace", MFD_CLOEXEC);
+	if (fd < 0 || write(fd, data, size) != (ssize_t)size)
+		abort();
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (mc_trace_open(&t, path, &opts) < 0)
+		abort();
+	sum = read_all(t);
+	if (mc_trace_rewind(t) < 0 || read_all(t) != sum)
+		abort();
+	mc_trace_close(t);
+	close(fd);
+	return 0;
+}
