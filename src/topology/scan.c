@@ -211,6 +211,57 @@ static void scan_address(struct mc_device_info *info,
 	}
 }
 
+/* Of two places, what they have in common. */
+static void scan_join(struct topology_device *d,
+		      const struct topology_device *other)
+{
+	const char *a = d->chain, *b = other->chain;
+	size_t n = 0;
+
+	if (mc_sysfs_pci_distance(a, b) == 0)
+		return;
+	for (size_t i = 0; a[i] && a[i] == b[i]; i++)
+		if (strchr("/", a[i + 1]) && strchr("/", b[i + 1]))
+			n = i + 1;
+	d->chain[n] = 0;
+	d->info.pci[0] = 0;
+	if (d->info.numa != other->info.numa)
+		d->info.numa = -1;
+}
+
+/* A bond, a VLAN or a bridge is where the interfaces below it are. */
+static int scan_lower(const struct mc_topology *t, struct topology_device *d,
+		      const char *dir, int depth)
+{
+	struct sysfs_names names;
+	char path[PATH_MAX];
+	bool first = true;
+	int r = mc_sysfs_names(dir, &names);
+
+	for (int i = 0; !r && i < names.n; i++) {
+		struct topology_device low = { .info.numa = -1 };
+
+		if (strncmp(names.name[i], "lower_", 6) ||
+		    mc_sysfs_path(path, dir, names.name[i]))
+			continue;
+		scan_place_device(t, &low, path);
+		if (!low.chain[0] && depth > 0)
+			r = scan_lower(t, &low, path, depth - 1);
+		if (!low.chain[0])
+			continue;
+		if (!first) {
+			scan_join(d, &low);
+			continue;
+		}
+		first = false;
+		memcpy(d->chain, low.chain, sizeof(d->chain));
+		memcpy(d->info.pci, low.info.pci, sizeof(d->info.pci));
+		d->info.numa = low.info.numa;
+	}
+	mc_sysfs_names_fini(&names);
+	return r;
+}
+
 static int scan_net(struct mc_topology *t, const char *name, void *arg)
 {
 	struct topology_device *d = scan_add(t, "net", name);
@@ -228,7 +279,7 @@ static int scan_net(struct mc_topology *t, const char *name, void *arg)
 	if (mbps > 0 && mbps < 0xffffffff)
 		d->info.bw = (uint64_t)mbps * 125000;
 	scan_place_device(t, d, dir);
-	return 0;
+	return d->chain[0] ? 0 : scan_lower(t, d, dir, 4);
 }
 
 /* The best port speaks for the device: up before down, fast before slow. */

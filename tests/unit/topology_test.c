@@ -337,6 +337,84 @@ static void one_nic_of_a_virtual_machine_is_at_its_one_node(void **state)
 	mc_topology_close(t);
 }
 
+static void put_lower(const char *name, const char *lower)
+{
+	char path[128], target[128];
+
+	snprintf(path, sizeof(path), "devices/virtual/net/%s/lower_%s", name,
+		 lower);
+	snprintf(target, sizeof(target), "../../../../class/net/%s", lower);
+	put_link(path, target);
+	snprintf(path, sizeof(path), "class/net/%s", name);
+	snprintf(target, sizeof(target), "../../devices/virtual/net/%s", name);
+	put_link(path, target);
+}
+
+static void stacked_interfaces_are_where_their_parts_are(void **state)
+{
+	const char *a = "pci0000:00/0000:00:01.0/0000:01:00.0/0000:02:00.0/"
+		"0000:03:00.0";
+	const char *b = "pci0000:00/0000:00:01.0/0000:01:00.0/0000:02:01.0/"
+		"0000:04:00.0";
+	const char *c = "pci0000:80/0000:80:01.0/0000:81:00.0";
+	const char *d = "pci0000:00/0000:00:02.0/0000:05:00.0";
+	struct mc_device_info info;
+	struct mc_topology *t;
+
+	(void)state;
+	put_node(0);
+	put_node(1);
+	put_pci(d, "0x020000", "0x15b3", 0);
+	put_pci(a, "0x020000", "0x15b3", 0);
+	put_pci(b, "0x020000", "0x15b3", 0);
+	put_pci(c, "0x020000", "0x15b3", 1);
+	put_net("eth0", a, "100000", "up");
+	put_net("eth1", b, "100000", "up");
+	put_net("eth2", c, "100000", "up");
+	put_net("eth3", d, "100000", "up");
+	put_lower("vlan5", "eth0");
+	put_lower("team", "eth0");
+	put("devices/virtual/net/bond0/operstate", "up");
+	put_link("devices/virtual/net/bond0/lower_eth0",
+		 "../../../../class/net/eth0");
+	put_lower("bond0", "eth1");
+	put_link("devices/virtual/net/wide/lower_bond0",
+		 "../../../../class/net/bond0");
+	put_lower("wide", "eth2");
+	put_lower("circle", "circle");
+	put_link("devices/virtual/net/root0/lower_eth0",
+		 "../../../../class/net/eth0");
+	put_lower("root0", "eth3");
+	put_link("devices/virtual/net/root2/lower_root0",
+		 "../../../../class/net/root0");
+	put_link("devices/virtual/net/root2/lower_root1",
+		 "../../../../class/net/root0");
+	put_lower("root2", "eth1");
+	put_link("devices/virtual/net/twice/lower_wide",
+		 "../../../../class/net/wide");
+	put_lower("twice", "bond0");
+	t = topology_of(root);
+	device(t, "vlan5", &info);
+	assert_string_equal(info.pci, "0000:03:00.0");
+	assert_int_equal(distance(t, "vlan5", "eth0"), 0);
+	assert_int_equal(distance(t, "vlan5", "team"), 0);
+	device(t, "bond0", &info);
+	assert_string_equal(info.pci, "");
+	assert_int_equal(info.numa, 0);
+	assert_int_equal(distance(t, "bond0", "eth0"), 1);
+	assert_int_equal(distance(t, "bond0", "cpu:0"), 3);
+	assert_int_equal(distance(t, "bond0", "eth2"), 4);
+	device(t, "wide", &info);
+	assert_int_equal(info.numa, -1);
+	assert_int_equal(distance(t, "wide", "eth0"), 4);
+	assert_int_equal(distance(t, "circle", "eth0"), 4);
+	assert_int_equal(distance(t, "twice", "eth0"), 1);
+	assert_int_equal(distance(t, "root0", "eth0"), 2);
+	assert_int_equal(distance(t, "root2", "root0"), 2);
+	assert_int_equal(distance(t, "root2", "eth3"), 2);
+	mc_topology_close(t);
+}
+
 static void software_rdma_is_where_its_interface_is(void **state)
 {
 	const char *nic = "pci0000:00/0000:00:03.0";
@@ -600,6 +678,7 @@ int main(void)
 		IN_TREE(hgx_gpus_are_nearest_to_nics_of_their_switch),
 		IN_TREE(two_sockets_put_nics_near_their_node),
 		IN_TREE(one_nic_of_a_virtual_machine_is_at_its_one_node),
+		IN_TREE(stacked_interfaces_are_where_their_parts_are),
 		IN_TREE(software_rdma_is_where_its_interface_is),
 		IN_TREE(the_best_port_speaks_for_a_device),
 		IN_TREE(nothing_in_sys_is_no_devices),
