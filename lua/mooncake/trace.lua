@@ -4,9 +4,8 @@
 -- as struct mc_trace_req of the C reader; one at a time, valid until the next.
 
 local ffi = require "ffi"
+local C = require "mooncake.ffi"
 local lru = require "mooncake.lru"
-local mooncake = require "mooncake"
-local C = mooncake.C or ffi.C
 
 if not pcall(ffi.new, "struct mc_trace_req") then
    ffi.cdef [[

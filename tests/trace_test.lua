@@ -1,0 +1,197 @@
+-- trace_test.lua - the trace reader as Lua sees it, the statistics, and the generator.
+
+local ffi = require "ffi"
+local lru = require "mooncake.lru"
+local trace = require "mooncake.trace"
+local tracegen = require "mooncake.tracegen"
+
+local SMALL = "traces/small.jsonl"
+local PUBLIC = "../shared/traces/conversation_trace.jsonl"
+
+local function file_of(text)
+   local path = os.tmpname()
+   local f = assert(io.open(path, "w"))
+   f:write(text)
+   f:close()
+   return path
+end
+
+local function with_file(text, fn)
+   local path = file_of(text)
+   local ok, why = pcall(fn, path)
+   os.remove(path)
+   if not ok then error(why, 0) end
+end
+
+local function equal(got, want, what)
+   if got ~= want then
+      error(("%s: %s, expected %s"):format(what, tostring(got), tostring(want)), 2)
+   end
+end
+
+local function near(got, want, part, what)
+   if math.abs(got - want) > part * want then
+      error(("%s: %g, expected %g within %g %%"):format(what, got, want, part * 100), 2)
+   end
+end
+
+local function made(opts)
+   local lines = {}
+   for req in tracegen.generate(opts) do lines[#lines + 1] = tracegen.line(req) end
+   return table.concat(lines, "\n") .. "\n"
+end
+
+local tests = {}
+
+function tests.reads_what_the_generator_wrote()
+   local opts = { requests = 200, seed = 3 }
+   with_file(made(opts), function(path)
+      local reader = assert(trace.open(path))
+      for want in tracegen.generate(opts) do
+         local req = assert(reader:next())
+         equal(tonumber(req.at_ns), want.at_ns, "at_ns")
+         equal(req.input_tokens, want.input_tokens, "input_tokens")
+         equal(req.output_tokens, want.output_tokens, "output_tokens")
+         equal(req.n_blocks, want.n_blocks, "n_blocks")
+         for i = 0, req.n_blocks - 1 do equal(req.blocks[i], want.blocks[i], "block") end
+      end
+      equal(reader:next(), nil, "the end")
+      equal(reader:format(), "mooncake", "format")
+      assert(reader:rewind())
+      equal(tonumber(reader:next().line), 1, "line")
+      reader:close()
+      reader:close()
+   end)
+end
+
+function tests.keeps_ids_of_64_bits_and_fractions_of_a_millisecond()
+   local line = '{"timestamp": 1.25, "input_length": 1000, "output_length": 1, '
+      .. '"hash_ids": [18446744073709551615, 9007199254740993]}'
+   with_file(line .. "\n", function(path)
+      equal(tracegen.line(assert(trace.open(path)):next()), line, "line")
+   end)
+end
+
+function tests.a_bad_record_says_file_and_line()
+   with_file("{}\n", function(path)
+      local reader = assert(trace.open(path))
+      local req, why, errno = reader:next()
+      equal(req, nil, "request")
+      equal(errno, 22, "errno")
+      assert(why:find(path .. ":1:", 1, true), why)
+      assert(reader:rewind())
+      local ok, message = pcall(function() for _ in reader:each() do end end)
+      assert(not ok and message == why, message)
+   end)
+end
+
+function tests.open_says_why()
+   local reader, why, errno = trace.open "/nowhere/trace.jsonl"
+   equal(reader, nil, "reader")
+   equal(errno, 2, "errno")
+   assert(why:find "/nowhere/trace.jsonl", why)
+   assert(not pcall(trace.open, SMALL, { blok_tokens = 16 }))
+   local _, message = trace.open(SMALL, { format = "morse" })
+   assert(message:find "'morse'", message)
+end
+
+function tests.the_small_trace_is_what_its_command_makes()
+   local f = assert(io.open(SMALL))
+   local text = f:read "*a"
+   f:close()
+   assert(#text < 400 * 1024, "larger than 400 KiB")
+   assert(text == made { requests = 1000, seed = 1 }, "another text")
+end
+
+function tests.the_small_trace_is_like_the_public_one()
+   local s = trace.stat(assert(trace.open(SMALL)), { 805 })
+   equal(s.requests, 1000, "requests")
+   near(s.input_tokens_mean, 12035, 0.1, "input_tokens_mean")
+   near(s.output_tokens_mean, 343, 0.1, "output_tokens_mean")
+   near(s.batch.mean, 10.2, 0.1, "requests of a batch")
+   near(s.blocks / s.requests, 24, 0.1, "blocks of a request")
+   near(s.hit_rate.lru.inf, 0.366, 0.1, "hit rate")
+   assert(s.hit_rate.lru[805] < s.hit_rate.lru.inf)
+end
+
+function tests.the_public_trace_has_its_known_hit_rates()
+   local reader = trace.open(PUBLIC)
+   if not reader then return skip("no " .. PUBLIC) end
+   local s = trace.stat(reader, { 1000, 10000, 50000 })
+   equal(s.requests, 12031, "requests")
+   equal(s.blocks, 288500, "blocks")
+   equal(s.unique_blocks, 182790, "unique_blocks")
+   equal(s.span_ms, 3536999, "span_ms")
+   near(s.hit_rate.lru.inf, 0.3664, 0.001, "hit rate")
+   for capacity, rate in pairs { [1000] = 0.044, [10000] = 0.211, [50000] = 0.355 } do
+      near(s.hit_rate.lru[capacity], rate, 0.02, "hit rate of " .. capacity)
+   end
+end
+
+function tests.a_profile_is_measured_from_a_trace_and_made_into_one()
+   local profile = assert(tracegen.measure(assert(trace.open(SMALL))))
+   equal(profile.requests, 1000, "requests")
+   equal(profile.common_block, true, "common_block")
+   near(profile.period_ms, 3000, 0.01, "period_ms")
+   near(profile.extend, tracegen.conversation.extend, 0.1, "extend")
+   local again = assert(loadstring("return " .. tracegen.text(profile)))()
+   near(again.batch, profile.batch, 0.001, "batch")
+   with_file(made { profile = again, seed = 5 }, function(path)
+      local s = trace.stat(assert(trace.open(path)))
+      equal(s.requests, 1000, "requests")
+      near(s.hit_rate.lru.inf, 0.366, 0.2, "hit rate")
+   end)
+end
+
+function tests.an_empty_trace_has_no_profile()
+   with_file("\n", function(path)
+      local profile, why = tracegen.measure(assert(trace.open(path)))
+      assert(not profile and why:find(path, 1, true), why)
+      equal(trace.stat(assert(trace.open(path))).requests, 0, "requests")
+   end)
+end
+
+-- Against a plain list in order of use.
+function tests.lru_is_as_a_model_in_a_list()
+   for _, capacity in ipairs { 1, 2, 7, 100, 3000 } do
+      local index, order, rnd = lru.new(capacity), {}, 12345 + capacity
+      for step = 1, 6000 do
+         rnd = (rnd * 1103515245 + 12345) % 2147483648
+         local key = math.floor(rnd / 65536) % (capacity * 2)
+         local id = 0xfffffffffff00000ULL + key
+         local at
+         for i = #order, 1, -1 do
+            if order[i] == key then at = i break end
+         end
+         local slot = index:find(id)
+         equal(slot ~= nil, at ~= nil, "found at step " .. step)
+         if slot then
+            index:touch(slot)
+            table.remove(order, at)
+         else
+            if #order == capacity then table.remove(order, 1) end
+            slot = assert(index:insert(id))
+         end
+         order[#order + 1] = key
+         equal(index.id[slot], ffi.cast("uint64_t", id), "id of the slot")
+      end
+   end
+end
+
+function tests.lru_leaves_pinned_blocks()
+   local index = lru.new(3)
+   for id = 1, 3 do index:pin(index:insert(id)) end
+   equal(index:insert(4), nil, "slot with all pinned")
+   equal(index:free(), 0, "free")
+   index:pin(index:find(2))
+   index:unpin(index:find(2))
+   equal(index:insert(4), nil, "slot while pinned once")
+   index:unpin(index:find(2))
+   equal(index:free(), 1, "free")
+   assert(index:insert(4))
+   equal(index:find(2), nil, "the one that was unpinned")
+   assert(index:find(1) and index:find(3) and index:find(4))
+   equal(index.evicted, 1, "evicted")
+end
+
+return tests
