@@ -1,6 +1,7 @@
 /* loop.c - one thread that sleeps in epoll; see loop.h. */
 #include "loop.h"
 
+#include "clock.h"
 #include "err.h"
 #include "util.h"
 
@@ -46,6 +47,20 @@ static void loop_end_round(struct mc_loop *l)
 	pthread_mutex_unlock(&l->lock);
 }
 
+/* Sleep for events, after looking for some without sleeping for a while. */
+static int loop_wait(struct mc_loop *l, struct epoll_event *evs)
+{
+	uint64_t until = l->spin_ns ? mc_clock_ns() + l->spin_ns : 0;
+
+	while (until && mc_clock_ns() < until) {
+		int n = epoll_wait(l->epfd, evs, LOOP_EVENTS, 0);
+
+		if (n)
+			return n;
+	}
+	return epoll_wait(l->epfd, evs, LOOP_EVENTS, -1);
+}
+
 static void *loop_main(void *arg)
 {
 	struct epoll_event evs[LOOP_EVENTS];
@@ -53,7 +68,7 @@ static void *loop_main(void *arg)
 
 	pthread_setname_np(pthread_self(), "mc-worker");
 	while (!__atomic_load_n(&l->stopping, __ATOMIC_ACQUIRE)) {
-		int n = epoll_wait(l->epfd, evs, LOOP_EVENTS, -1);
+		int n = loop_wait(l, evs);
 
 		for (int i = 0; i < n; i++) {
 			struct mc_event *ev = evs[i].data.ptr;
@@ -78,11 +93,13 @@ static int loop_start(struct mc_loop *l)
 	return -r;
 }
 
-int mc_loop_open(struct mc_loop *l, void (*on_timer)(void *arg), void *arg)
+int mc_loop_open(struct mc_loop *l, void (*on_timer)(void *arg), void *arg,
+		 int spin_us)
 {
 	int r;
 
-	*l = (struct mc_loop){ .on_timer = on_timer, .arg = arg };
+	*l = (struct mc_loop){ .on_timer = on_timer, .arg = arg,
+				.spin_ns = spin_us * 1000ull };
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->passed, NULL);
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);

@@ -21,13 +21,16 @@ struct mc_loop {
 	struct mc_event timer, stop;
 	void (*on_timer)(void *arg);
 	void *arg;
-	volatile bool stopping;
+	bool stopping;
+	uint64_t spin_ns;
 	uint64_t round;			/* of epoll_wait(), see mc_loop_pass() */
 	pthread_mutex_t lock;
 	pthread_cond_t passed;
 };
 
-int mc_loop_open(struct mc_loop *l, void (*on_timer)(void *arg), void *arg);
+/* @spin_us: after an event, look for the next so long before sleeping. */
+int mc_loop_open(struct mc_loop *l, void (*on_timer)(void *arg), void *arg,
+		 int spin_us);
 void mc_loop_close(struct mc_loop *l);
 
 /* Watch ev->fd for EPOLL* @events; EPOLLONESHOT ones want mc_loop_arm() after

@@ -181,6 +181,12 @@ struct mc_node *mc_ranges_at(const struct mc_ranges *r, uint64_t i)
 	return NULL;
 }
 
+struct mc_node *mc_ranges_in(const struct mc_ranges *r, uint32_t k,
+			     uint32_t i)
+{
+	return i < r->chunks[k]->n ? r->chunks[k]->item[i] : NULL;
+}
+
 void mc_ranges_fini(struct mc_ranges *r)
 {
 	for (uint32_t k = 0; k < r->n; k++)

@@ -32,6 +32,10 @@ void mc_ranges_del(struct mc_ranges *r, struct mc_node *node);
 
 /* The @i-th node by address, or NULL. O(number of chunks). */
 struct mc_node *mc_ranges_at(const struct mc_ranges *r, uint64_t i);
+
+/* The @i-th node of chunk @k < r->n, or NULL: for walking all of them. */
+struct mc_node *mc_ranges_in(const struct mc_ranges *r, uint32_t k,
+			     uint32_t i);
 void mc_ranges_fini(struct mc_ranges *r);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 
 #define mc_container_of(ptr, type, member) \
 	((type *)((char *)(ptr) - offsetof(type, member)))
@@ -14,6 +15,14 @@
 #define mc_max(a, b) ((a) > (b) ? (a) : (b))
 
 /* Copy a string into an array, cut if need be, always ended. */
-#define mc_copy(dst, src) snprintf(dst, sizeof(dst), "%s", src)
+#define mc_copy(dst, src) mc_copy_to(dst, sizeof(dst), src)
+
+static inline void mc_copy_to(char *dst, size_t size, const char *src)
+{
+	size_t n = strnlen(src, size - 1);
+
+	memmove(dst, src, n);
+	dst[n] = 0;
+}
 
 #endif

@@ -65,6 +65,7 @@ struct mc_peer {
 	char addr[MC_ADDR_MAX];		/* host:port of its listener */
 	uint64_t epoch;			/* 0: not known yet */
 	uint64_t host_id;		/* equal: it may be on this host */
+	void *engine;			/* the engine's own note of it */
 };
 
 struct mc_path {

@@ -1,0 +1,748 @@
+/*
+ * batch.c - batches: built from requests, ended by the outcomes of their
+ * slices, named by index and generation so that a stale id finds nothing.
+ */
+#include "engine.h"
+
+#include <unistd.h>
+
+enum {
+	BATCH_TRIES = 8,		/* of one slice */
+	BATCH_SLICE = 4 << 20,
+	BATCH_SLICE_MIN = 128 << 10,
+};
+
+/* ---- the pool ------------------------------------------------------------ */
+
+uint64_t batch_id(const struct batch *b)
+{
+	return (uint64_t)b->gen << 32 | b->index;
+}
+
+static struct batch *batch_make(struct mc_engine *e)
+{
+	struct batch *b;
+
+	if (e->n_batches == ENGINE_BATCHES)
+		return NULL;
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return NULL;
+	pthread_mutex_init(&b->lock, NULL);
+	b->e = e;
+	b->index = e->n_batches;
+	e->batches[e->n_batches++] = b;
+	return b;
+}
+
+struct batch *batch_new(struct mc_engine *e)
+{
+	struct batch *b;
+
+	pthread_mutex_lock(&e->batch_lock);
+	b = e->pool;
+	if (b)
+		e->pool = b->next;
+	else
+		b = batch_make(e);
+	if (b) {
+		b->gen++;
+		b->refs = 1;
+		b->used = true;
+		b->next = b->prev = NULL;
+	}
+	pthread_mutex_unlock(&e->batch_lock);
+	if (!b)
+		mc_err(-ENOBUFS, "%d batches are in use: free those that have "
+		       "ended", ENGINE_BATCHES);
+	return b;
+}
+
+struct batch *batch_find(struct mc_engine *e, uint64_t id)
+{
+	uint32_t i = id & UINT32_MAX, gen = id >> 32;
+	struct batch *b = NULL;
+
+	pthread_mutex_lock(&e->batch_lock);
+	if (i < e->n_batches && e->batches[i]->used &&
+	    e->batches[i]->gen == gen && !e->batches[i]->freed) {
+		b = e->batches[i];
+		b->refs++;
+	}
+	pthread_mutex_unlock(&e->batch_lock);
+	if (!b)
+		mc_err(-ESTALE, "batch %#llx does not exist: was it freed?",
+		       (long long)id);
+	return b;
+}
+
+static void batch_reset(struct batch *b)
+{
+	for (uint32_t i = 0; i < b->n_held; i++)
+		buffer_drop(b->held[i]);
+	b->n_reqs = b->n_pieces = b->n_slices = b->n_held = 0;
+	b->left = b->done = b->failed = 0;
+	b->bytes = 0;
+	b->err = b->expired = 0;
+	b->why[0] = 0;
+	b->state = MC_PENDING;
+	b->deadline_ns = b->quiesce_ns = 0;
+	b->canceled = b->async = b->freed = b->listed = false;
+	b->weighted = b->workers_only = b->notify_due = false;
+	b->waiters = NULL;
+	b->notify_peer = NULL;
+	free(b->notify_msg);
+	b->notify_msg = NULL;
+}
+
+/* The last who knows it gives it back. */
+void batch_put(struct batch *b)
+{
+	struct mc_engine *e = b->e;
+
+	pthread_mutex_lock(&e->batch_lock);
+	if (!--b->refs && b->freed) {
+		batch_reset(b);
+		b->used = false;
+		b->next = e->pool;
+		e->pool = b;
+	}
+	pthread_mutex_unlock(&e->batch_lock);
+}
+
+/* Drop the owner's reference: the id is no more. */
+void batch_discard(struct batch *b)
+{
+	struct mc_engine *e = b->e;
+
+	/* Who ended it may still be waking its waiters. */
+	pthread_mutex_lock(&b->lock);
+	pthread_mutex_unlock(&b->lock);
+	pthread_mutex_lock(&e->batch_lock);
+	b->freed = true;
+	if (b->listed) {
+		struct batch **at = &e->completed;
+
+		while (*at != b)
+			at = &(*at)->next;
+		*at = b->next;
+		if (e->completed_last == b)
+			e->completed_last = NULL;
+		for (struct batch *i = e->completed; i; i = i->next)
+			e->completed_last = i;
+		b->listed = false;
+	}
+	pthread_mutex_unlock(&e->batch_lock);
+	batch_put(b);
+}
+
+void batches_fini(struct mc_engine *e)
+{
+	for (uint32_t i = 0; i < e->n_batches; i++) {
+		struct batch *b = e->batches[i];
+
+		batch_reset(b);
+		pthread_mutex_destroy(&b->lock);
+		free(b->reqs);
+		free(b->pieces);
+		free(b->piece_req);
+		free(b->slices);
+		free(b->held);
+		free(b);
+	}
+	free(e->batches);
+}
+
+/* ---- building ------------------------------------------------------------- */
+
+static int batch_grow(void *array, uint32_t *cap, uint32_t need, size_t size)
+{
+	void **p = array;
+	uint32_t n = *cap ? *cap : 16;
+	void *q;
+
+	if (need <= *cap)
+		return 0;
+	while (n < need)
+		n *= 2;
+	q = realloc(*p, n * size);
+	if (!q)
+		return mc_err(-ENOMEM, "out of memory");
+	*p = q;
+	*cap = n;
+	return 0;
+}
+
+static int batch_add_piece(struct batch *b, const struct mc_piece *piece,
+			   uint32_t req)
+{
+	uint32_t cap = b->cap_pieces;
+	int r = batch_grow(&b->pieces, &b->cap_pieces, b->n_pieces + 1,
+			   sizeof(*b->pieces));
+
+	if (!r)
+		r = batch_grow(&b->piece_req, &cap, b->n_pieces + 1,
+			       sizeof(*b->piece_req));
+	if (r < 0)
+		return r;
+	b->pieces[b->n_pieces] = *piece;
+	b->piece_req[b->n_pieces++] = req;
+	b->reqs[req].left++;
+	b->reqs[req].len += piece->len;
+	return 0;
+}
+
+static int batch_hold(struct batch *b, struct buffer *buf)
+{
+	int r;
+
+	if (b->n_held && b->held[b->n_held - 1] == buf)
+		return 0;
+	r = batch_grow(&b->held, &b->cap_held, b->n_held + 1,
+		       sizeof(*b->held));
+	if (r < 0)
+		return r;
+	__atomic_add_fetch(&buf->uses, 1, __ATOMIC_ACQ_REL);
+	b->held[b->n_held++] = buf;
+	return 0;
+}
+
+/* A slice for the piece just added, or the last one if it takes it. Pieces may
+ * still move as the array grows: slices count them, and find them later. */
+static int batch_slice(struct batch *b, struct split *s, uint64_t max_len,
+		       uint32_t len)
+{
+	enum mc_op op = s->reqs[s->i].op;
+	struct slice *last = b->n_slices ? &b->slices[b->n_slices - 1] : NULL;
+	int r;
+
+	if (last && last->peer == s->peer && last->s.op == op &&
+	    last->s.n < WIRE_PIECES && last->s.len + len <= max_len) {
+		last->s.n++;
+		last->s.len += len;
+		return 0;
+	}
+	r = batch_grow(&b->slices, &b->cap_slices, b->n_slices + 1,
+		       sizeof(*b->slices));
+	if (r < 0)
+		return r;
+	last = &b->slices[b->n_slices++];
+	*last = (struct slice){
+		.s = { .op = op, .n = 1, .len = len },
+		.batch = b, .peer = s->peer, .epoch = s->desc->epoch,
+	};
+	return 0;
+}
+
+static void batch_point(struct batch *b)
+{
+	struct mc_piece *p = b->pieces;
+
+	for (uint32_t i = 0; i < b->n_slices; i++) {
+		struct slice *s = &b->slices[i];
+
+		s->s.pieces = p;
+		s->s.why = s->why;
+		p += s->s.n;
+	}
+}
+
+/* Small enough to give every lane its share, large enough to be worth a
+ * frame. */
+static uint64_t batch_slice_len(struct mc_engine *e, const struct mc_req *reqs,
+				int n)
+{
+	struct peer *p = n ? peer_of(e, reqs[0].segment) : NULL;
+	uint64_t total = 0, lanes = 0;
+
+	if (e->opts.slice_bytes)
+		return mc_min(e->opts.slice_bytes, (uint64_t)BATCH_SLICE);
+	for (int i = 0; p && i < p->n_rails; i++)
+		if (!rail_copies(p->rails[i]) &&
+		    p->rails[i]->state != MC_RAIL_ABSENT)
+			lanes += e->opts.streams;
+	if (lanes < 2)
+		return BATCH_SLICE;
+	for (int i = 0; i < n; i++)
+		total += reqs[i].len;
+	total = total / (2 * lanes);
+	return mc_max(mc_min(total, (uint64_t)BATCH_SLICE),
+		      (uint64_t)BATCH_SLICE_MIN);
+}
+
+int batch_build(struct batch *b, const struct mc_req *reqs, int n)
+{
+	uint64_t max_len = batch_slice_len(b->e, reqs, n);
+	struct mc_piece piece;
+	struct split s;
+	int r = batch_grow(&b->reqs, &b->cap_reqs, n, sizeof(*b->reqs));
+
+	if (r < 0)
+		return r;
+	memset(b->reqs, 0, n * sizeof(*b->reqs));
+	b->n_reqs = n;
+	split_init(&s, b->e, reqs, n, max_len);
+	while ((r = split_next(&s, &piece)) > 0) {
+		r = batch_add_piece(b, &piece, s.i);
+		if (!r)
+			r = batch_hold(b, s.local);
+		if (!r)
+			r = batch_slice(b, &s, max_len, piece.len);
+		if (r < 0)
+			break;
+	}
+	split_fini(&s);
+	if (r < 0)
+		return r;
+	batch_point(b);
+	for (int i = 0; i < n; i++)
+		b->done += !b->reqs[i].left;
+	return 0;
+}
+
+int batch_options(struct batch *b, const struct mc_batch_opts *o)
+{
+	int timeout = o && o->timeout_ms ? o->timeout_ms :
+		      b->e->opts.timeout_ms;
+	struct mc_engine *e = b->e;
+	uint32_t n;
+
+	b->progress_ns = mc_clock_ns();
+	b->deadline_ns = timeout > 0 ? b->progress_ns +
+			 (uint64_t)timeout * MC_MS :
+			 timeout < 0 ? UINT64_MAX : 0;
+	if (!o)
+		return 0;
+	b->workers_only = o->workers_only;
+	b->weighted = o->weights;
+	for (int i = 0; o->weights && i < e->n_tr; i++)
+		b->weights[i] = o->weights[e->tr[i].id];
+	if (!o->notify_name)
+		return 0;
+	n = strlen(o->notify_name) + 1;
+	b->notify_peer = peer_of(e, o->notify_segment);
+	if (!b->notify_peer)
+		return mc_err(-EINVAL, "notification: no segment %d is open",
+			      o->notify_segment);
+	if (n > MC_NAME_MAX || o->notify_len > MC_NOTIFY_MAX)
+		return mc_err(-EMSGSIZE, "a notification has a name below %d "
+			      "and a message of up to %d bytes", MC_NAME_MAX,
+			      MC_NOTIFY_MAX);
+	b->notify_len = n + o->notify_len;
+	b->notify_msg = malloc(b->notify_len);
+	if (!b->notify_msg)
+		return mc_err(-ENOMEM, "out of memory");
+	memcpy(b->notify_msg, o->notify_name, n);
+	if (o->notify_len)
+		memcpy(b->notify_msg + n, o->notify_msg, o->notify_len);
+	return 0;
+}
+
+/* ---- ending ---------------------------------------------------------------- */
+
+void batch_wake(struct batch *b)
+{
+	uint64_t one = 1;
+
+	for (struct waiter *w = b->waiters; w; w = w->next)
+		if (write(w->fd, &one, sizeof(one)) < 0)
+			continue;
+}
+
+/* Off the list of active ones, onto that of completed ones. */
+static void batch_complete(struct batch *b)
+{
+	struct mc_engine *e = b->e;
+
+	pthread_mutex_lock(&e->batch_lock);
+	if (b->prev)
+		b->prev->next = b->next;
+	else
+		e->active = b->next;
+	if (b->next)
+		b->next->prev = b->prev;
+	b->next = b->prev = NULL;
+	if (!b->freed) {
+		b->listed = true;
+		if (e->completed_last)
+			e->completed_last->next = b;
+		else
+			e->completed = b;
+		e->completed_last = b;
+	}
+	pthread_mutex_unlock(&e->batch_lock);
+	engine_signal(e);
+	batch_put(b);
+}
+
+static void batch_peers(struct batch *b, int by)
+{
+	struct peer *last = NULL;
+
+	for (uint32_t i = 0; i < b->n_slices; i++)
+		if (b->slices[i].peer != last) {
+			last = b->slices[i].peer;
+			__atomic_add_fetch(&last->batches, by,
+					   __ATOMIC_ACQ_REL);
+		}
+	if (b->notify_peer)
+		__atomic_add_fetch(&b->notify_peer->batches, by,
+				   __ATOMIC_ACQ_REL);
+}
+
+/* All requests have an outcome, and the notification. */
+static void batch_end(struct batch *b)
+{
+	struct mc_engine *e = b->e;
+	enum mc_state state = MC_COMPLETED;
+	bool async = b->async;
+
+	if (b->err)
+		state = b->err == -ECANCELED ? MC_CANCELED : MC_FAILED;
+	if (state == MC_FAILED)
+		count(&e->stats.failed, 1);
+	if (state == MC_CANCELED)
+		count(&e->stats.canceled, 1);
+	for (uint32_t i = 0; i < b->n_held; i++)
+		buffer_drop(b->held[i]);
+	b->n_held = 0;
+	batch_peers(b, -1);
+	pthread_mutex_lock(&b->lock);
+	/* Pairs with the acquire in batch_ended(). A batch that is waited for
+	 * may be gone once the lock is. */
+	__atomic_store_n(&b->state, state, __ATOMIC_RELEASE);
+	batch_wake(b);
+	pthread_mutex_unlock(&b->lock);
+	if (async)
+		batch_complete(b);
+}
+
+void batch_notify(struct batch *b)
+{
+	struct wire_call c = { .kind = WIRE_NOTIFY, .msg = b->notify_msg,
+			       .len = b->notify_len };
+	uint64_t now = mc_clock_ns();
+	uint64_t deadline = b->deadline_ns ? b->deadline_ns :
+			    now + ENGINE_QUIET_MS * (uint64_t)MC_MS;
+	int r;
+
+	deadline = mc_min(deadline, now + 3600ull * 1000 * MC_MS);
+	r = peer_call(b->notify_peer, &c, false, deadline);
+	wire_call_free(&c);
+	if (r < 0) {
+		b->err = r;
+		snprintf(b->why, sizeof(b->why), "notification: %s",
+			 mc_errmsg());
+	}
+	batch_end(b);
+}
+
+static void batch_notify_task(void *arg)
+{
+	batch_notify(arg);
+}
+
+/* Its last slice has an outcome. */
+static void batch_drained(struct batch *b)
+{
+	if (!b->notify_peer || b->err) {
+		batch_end(b);
+		return;
+	}
+	if (b->async) {
+		if (mc_tasks_run(&b->e->tasks, batch_notify_task, b) < 0)
+			batch_end(b);
+		return;
+	}
+	/* The waiting thread does it: it has nothing better to do. */
+	pthread_mutex_lock(&b->lock);
+	__atomic_store_n(&b->notify_due, true, __ATOMIC_RELEASE);
+	batch_wake(b);
+	pthread_mutex_unlock(&b->lock);
+}
+
+/* ---- outcomes of slices ---------------------------------------------------- */
+
+/* Another rail, or the same one later, may do better? What the peer decided
+ * stays decided. */
+static bool slice_may_retry(const struct slice *s, int err)
+{
+	if (err == -EFAULT || err == -EACCES || err == -ESTALE ||
+	    err == -EINVAL || err == -ECANCELED)
+		return false;
+	return !batch_expired(s->batch) && s->tries < BATCH_TRIES;
+}
+
+void slice_requeue(struct slice *s)
+{
+	struct peer *p = s->peer;
+
+	s->on = NULL;
+	s->next = NULL;
+	pthread_mutex_lock(&p->lock);
+	*p->pending_tail = s;
+	p->pending_tail = &s->next;
+	__atomic_add_fetch(&p->n_pending, 1, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&p->lock);
+}
+
+static void slice_account(struct slice *s, int err)
+{
+	struct batch *b = s->batch;
+	uint32_t first = s->s.pieces - b->pieces;
+
+	for (uint32_t i = first; i < first + s->s.n; i++) {
+		struct breq *q = &b->reqs[b->piece_req[i]];
+
+		if (err && !q->err)
+			q->err = err;
+		if (--q->left)
+			continue;
+		b->done++;
+		if (q->err)
+			b->failed++;
+		else
+			b->bytes += q->len;
+	}
+}
+
+static int slice_final_err(struct slice *s, int err, const char **why,
+			   char *text, size_t size)
+{
+	int expired = batch_expired(s->batch);
+
+	if (!err || !expired || err == -ESTALE)
+		return err;
+	if (expired == -ECANCELED)
+		snprintf(text, size, "canceled");
+	else
+		snprintf(text, size, "%s: deadline passed after %d tries: %s",
+			 s->peer->at.name, (int)s->tries, *why);
+	*why = text;
+	return expired;
+}
+
+void slice_end(struct slice *s, int err, const char *why)
+{
+	struct batch *b = s->batch;
+	char text[MC_WHY_MAX];
+	bool drained;
+
+	if (err && slice_may_retry(s, err)) {
+		if (s->on)
+			s->tried |= 1u << s->on->rail->index;
+		s->tries++;
+		count(&b->e->stats.retries, 1);
+		slice_requeue(s);
+		return;
+	}
+	err = slice_final_err(s, err, &why, text, sizeof(text));
+	if (!err) {
+		count(s->s.op == MC_READ ? &b->e->stats.bytes_read :
+		      &b->e->stats.bytes_written, s->s.len);
+		__atomic_store_n(&s->peer->moved_ns, mc_clock_ns(),
+				 __ATOMIC_RELAXED);
+	}
+	pthread_mutex_lock(&b->lock);
+	slice_account(s, err);
+	if (err && !b->err) {
+		b->err = err;
+		snprintf(b->why, sizeof(b->why), "%s", why);
+	}
+	drained = !--b->left;
+	pthread_mutex_unlock(&b->lock);
+	if (drained)
+		batch_drained(b);
+}
+
+/* ---- life ------------------------------------------------------------------ */
+
+static void batch_activate(struct batch *b)
+{
+	struct mc_engine *e = b->e;
+
+	pthread_mutex_lock(&e->batch_lock);
+	b->refs++;
+	b->next = e->active;
+	if (b->next)
+		b->next->prev = b;
+	e->active = b;
+	if (!e->ticking) {
+		e->ticking = true;
+		mc_loop_timer(&e->loops[0], ENGINE_TICK_MS * (uint64_t)MC_MS);
+	}
+	pthread_mutex_unlock(&e->batch_lock);
+}
+
+void batch_start(struct batch *b, bool async)
+{
+	struct peer *last = NULL;
+
+	b->async = async;
+	b->left = b->n_slices;
+	count(&b->e->stats.batches, 1);
+	count(&b->e->stats.requests, b->n_reqs);
+	batch_peers(b, 1);
+	if (async)
+		batch_activate(b);
+	if (!b->n_slices) {
+		batch_drained(b);
+		return;
+	}
+	for (uint32_t i = 0; i < b->n_slices; i++)
+		slice_requeue(&b->slices[i]);
+	for (uint32_t i = 0; i < b->n_slices; i++)
+		if (b->slices[i].peer != last) {
+			last = b->slices[i].peer;
+			spray_pump(last, async ? NULL : b);
+		}
+}
+
+void batch_result(struct batch *b, struct mc_result *out)
+{
+	pthread_mutex_lock(&b->lock);
+	*out = (struct mc_result){
+		.state = b->state, .err = b->err, .bytes = b->bytes,
+		.done = b->done, .failed = b->failed,
+	};
+	mc_copy(out->why, b->why);
+	pthread_mutex_unlock(&b->lock);
+}
+
+int mc_submit(struct mc_engine *e, const struct mc_req *reqs, int n,
+	      const struct mc_batch_opts *opts, uint64_t *batch)
+{
+	struct batch *b;
+	int r = engine_check(e);
+
+	if (r < 0)
+		return r;
+	if (n < 0)
+		return mc_err(-EINVAL, "%d requests", n);
+	b = batch_new(e);
+	if (!b)
+		return -ENOBUFS;
+	r = batch_build(b, reqs, n);
+	if (!r)
+		r = batch_options(b, opts);
+	if (r < 0) {
+		batch_discard(b);
+		return r;
+	}
+	*batch = batch_id(b);
+	/* As soon as it has ended, another thread may be told its id and free
+	 * it. */
+	b->refs++;
+	batch_start(b, true);
+	batch_put(b);
+	return 0;
+}
+
+int mc_poll(struct mc_engine *e, uint64_t batch, struct mc_result *out)
+{
+	struct batch *b = batch_find(e, batch);
+
+	if (!b)
+		return -ESTALE;
+	batch_result(b, out);
+	batch_put(b);
+	return 0;
+}
+
+int mc_wait(struct mc_engine *e, uint64_t batch, int timeout_ms,
+	    struct mc_result *out)
+{
+	uint64_t until = timeout_ms < 0 ? UINT64_MAX :
+			 mc_clock_ns() + (uint64_t)timeout_ms * MC_MS;
+	struct batch *b = batch_find(e, batch);
+	int r;
+
+	if (!b)
+		return -ESTALE;
+	r = drive_wait(b, until);
+	if (out)
+		batch_result(b, out);
+	batch_put(b);
+	return r;
+}
+
+int mc_cancel(struct mc_engine *e, uint64_t batch)
+{
+	struct batch *b = batch_find(e, batch);
+
+	if (!b)
+		return -ESTALE;
+	pthread_mutex_lock(&b->lock);
+	b->canceled = true;
+	pthread_mutex_unlock(&b->lock);
+	batch_check(b, mc_clock_ns());
+	batch_put(b);
+	return 0;
+}
+
+int mc_batch_req(struct mc_engine *e, uint64_t batch, int i,
+		 struct mc_result *out)
+{
+	struct batch *b = batch_find(e, batch);
+	struct breq *q;
+	int r = 0;
+
+	if (!b)
+		return -ESTALE;
+	pthread_mutex_lock(&b->lock);
+	if (i < 0 || (uint32_t)i >= b->n_reqs) {
+		r = mc_err(-EINVAL, "request %d of a batch of %u", i,
+			   b->n_reqs);
+	} else {
+		q = &b->reqs[i];
+		*out = (struct mc_result){ .err = q->left ? 0 : q->err };
+		if (!q->left)
+			out->state = !q->err ? MC_COMPLETED :
+				     q->err == -ECANCELED ? MC_CANCELED :
+				     MC_FAILED;
+		out->done = !q->left;
+		out->failed = out->done && q->err;
+		out->bytes = out->state == MC_COMPLETED ? q->len : 0;
+		if (out->err)
+			mc_copy(out->why, b->why);
+	}
+	pthread_mutex_unlock(&b->lock);
+	batch_put(b);
+	return r;
+}
+
+int mc_batch_free(struct mc_engine *e, uint64_t batch)
+{
+	struct batch *b = batch_find(e, batch);
+
+	if (!b)
+		return -ESTALE;
+	if (!batch_ended(b)) {
+		batch_put(b);
+		return mc_err(-EBUSY, "the batch has not ended: wait for it "
+			      "or cancel it");
+	}
+	batch_discard(b);
+	batch_put(b);
+	return 0;
+}
+
+int mc_completed(struct mc_engine *e, uint64_t *out, int max)
+{
+	int n = 0;
+
+	pthread_mutex_lock(&e->batch_lock);
+	while (n < max && e->completed) {
+		struct batch *b = e->completed;
+
+		e->completed = b->next;
+		if (!e->completed)
+			e->completed_last = NULL;
+		b->next = NULL;
+		b->listed = false;
+		out[n++] = batch_id(b);
+	}
+	pthread_mutex_unlock(&e->batch_lock);
+	engine_unsignal(e);
+	return n;
+}

@@ -1,0 +1,515 @@
+/*
+ * drive.c - progress: whoever waits drives the paths of its batch itself, and a
+ * worker those of batches nobody waits for. Also deadlines, and paths that
+ * have stopped moving.
+ */
+#include "engine.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum {
+	DRIVE_SLICES = 64,
+	DRIVE_PATHS = 32,
+	DRIVE_CANCEL_MS = 30,		/* for a cancelled slice to end by
+					 * itself */
+};
+
+/* ---- one path --------------------------------------------------------------- */
+
+static void drive_unlink(struct epath *ep, struct slice *s)
+{
+	if (s->prev)
+		s->prev->next = s->next;
+	else
+		ep->inflight = s->next;
+	if (s->next)
+		s->next->prev = s->prev;
+	__atomic_sub_fetch(&ep->inflight_bytes, s->s.len, __ATOMIC_RELAXED);
+}
+
+static void drive_sample(struct epath *ep, struct slice *s, uint64_t now)
+{
+	struct rail *r = ep->rail;
+	uint64_t from = mc_max(s->s.posted_ns, ep->done_ns);
+	uint64_t bw, old;
+
+	__atomic_sub_fetch(&r->inflight, s->s.len, __ATOMIC_RELAXED);
+	if (s->s.err)
+		return;
+	rail_sample(r, s->s.op, s->s.len, now - s->s.posted_ns);
+	if (s->s.len < 64 << 10 || now <= from)
+		return;
+	/* A path's share of the rail's bandwidth, times its paths. */
+	bw = s->s.len * 1000000000ull / (now - from) *
+	     mc_max(__atomic_load_n(&r->n_paths, __ATOMIC_RELAXED), 1);
+	old = __atomic_load_n(&r->bw, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->bw, old - old / 8 + bw / 8, __ATOMIC_RELAXED);
+	ep->done_ns = now;
+	ep->done_posted_ns = s->s.posted_ns;
+}
+
+/* Nothing has moved for too long with something in flight; or what was posted
+ * later has long ended, so that this one is lost. Under the path's lock. */
+static const char *drive_stalled(struct epath *ep, uint64_t now)
+{
+	const uint64_t stall = ENGINE_STALL_MS * (uint64_t)MC_MS;
+	struct slice *oldest = ep->inflight;
+
+	if (!oldest)
+		return NULL;
+	if (now - ep->seen_ns > stall)
+		return "nothing moved: the peer is frozen or unreachable";
+	while (oldest->next)
+		oldest = oldest->next;
+	if (oldest->s.posted_ns + stall < ep->done_posted_ns)
+		return "a slice was lost";
+	return NULL;
+}
+
+/* A peer's buffer may have been registered again: the slice is looked up anew,
+ * once. True if it is worth another try. */
+bool slice_refresh(struct slice *s)
+{
+	uint64_t hint = 0;
+	struct desc *d;
+	bool ok;
+
+	if (s->refreshed ||
+	    peer_refresh(s->peer, mc_clock_ns() + 500ull * MC_MS) < 0)
+		return false;
+	s->refreshed = true;
+	d = desc_get(s->peer);
+	ok = d && d->epoch == s->epoch;
+	for (uint32_t i = 0; ok && i < s->s.n; i++) {
+		struct mc_piece *p = &s->s.pieces[i];
+		const struct mc_buffer_info *b;
+		unsigned need = s->s.op == MC_READ ? MC_REMOTE_READ :
+				MC_REMOTE_WRITE;
+
+		b = desc_find(d, p->remote, p->len, &hint);
+		ok = b && (b->access & need);
+		if (ok)
+			p->id = b->id;
+	}
+	desc_put(d);
+	return ok;
+}
+
+static void drive_refresh_task(void *arg)
+{
+	struct slice *s = arg;
+	struct peer *p = s->peer;
+	char why[MC_WHY_MAX];
+
+	mc_copy(why, s->why);
+	if (slice_refresh(s)) {
+		slice_requeue(s);
+		spray_pump(p, NULL);
+	} else {
+		slice_end(s, -ESTALE, why);
+	}
+	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
+}
+
+static void drive_end_slice(struct slice *s)
+{
+	struct peer *p = s->peer;
+
+	if (s->s.err == -ESTALE && !s->refreshed) {
+		__atomic_add_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
+		if (!mc_tasks_run(&p->e->tasks, drive_refresh_task, s))
+			return;
+		__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
+	}
+	slice_end(s, s->s.err, s->why);
+}
+
+bool drive_path(struct epath *ep, short *events)
+{
+	struct mc_slice *out[DRIVE_SLICES];
+	struct peer *p = ep->rail->peer;
+	const char *why = NULL;
+	char text[MC_WHY_MAX];
+	uint64_t now;
+	int n, err;
+
+	/* Whoever has the lock is driving it. */
+	if (pthread_mutex_trylock(&ep->p->lock))
+		return false;
+	n = ep->gone ? 0 : ep->rail->t->poll(ep->p, out, DRIVE_SLICES);
+	now = mc_clock_ns();
+	for (int i = 0; i < n; i++) {
+		struct slice *s = mc_container_of(out[i], struct slice, s);
+
+		drive_unlink(ep, s);
+		drive_sample(ep, s, now);
+	}
+	if (n || ep->p->progress != ep->seen_progress) {
+		ep->seen_progress = ep->p->progress;
+		ep->seen_ns = now;
+		__atomic_store_n(&p->moved_ns, now, __ATOMIC_RELAXED);
+	}
+	why = drive_stalled(ep, now);
+	err = ep->gone ? 0 : ep->p->err;
+	if (err && !why) {
+		mc_copy(text, ep->p->why);
+		why = text;
+	}
+	if (events)
+		*events = ep->p->events;
+	pthread_mutex_unlock(&ep->p->lock);
+	for (int i = 0; i < n; i++)
+		drive_end_slice(mc_container_of(out[i], struct slice, s));
+	if (why)
+		path_fail(ep, why);
+	return n;
+}
+
+/* ---- the worker ---------------------------------------------------------------- */
+
+void drive_arm(struct epath *ep)
+{
+	uint32_t events = EPOLLIN | EPOLLONESHOT;
+
+	pthread_mutex_lock(&ep->p->lock);
+	if (ep->p->events & POLLOUT)
+		events |= EPOLLOUT;
+	if (ep->loop && !ep->gone)
+		mc_loop_arm(ep->loop, &ep->ev, events);
+	pthread_mutex_unlock(&ep->p->lock);
+}
+
+/* On a worker. The path cannot go away meanwhile: before it ends, it is taken
+ * out of the loop, and the loop's round is waited for. */
+void drive_on_event(struct mc_event *ev, uint32_t events)
+{
+	struct epath *ep = mc_container_of(ev, struct epath, ev);
+	struct peer *p = ep->rail->peer;
+
+	drive_path(ep, NULL);
+	if (events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP))
+		path_fail(ep, "closed by the peer");
+	else if (__atomic_load_n(&ep->inflight_bytes, __ATOMIC_RELAXED))
+		drive_arm(ep);
+	if (__atomic_load_n(&p->n_pending, __ATOMIC_ACQUIRE))
+		spray_pump(p, NULL);
+}
+
+/* ---- deadlines ------------------------------------------------------------------ */
+
+/* The paths that have slices of the batch in flight, with a reference. */
+static int drive_holders(struct batch *b, struct peer *p, struct epath **out,
+			 int max)
+{
+	int n = 0;
+
+	pthread_mutex_lock(&p->lock);
+	for (int i = 0; i < p->n_rails; i++)
+		for (int k = 0; k < p->rails[i]->n_paths && n < max; k++) {
+			struct epath *ep = p->rails[i]->paths[k];
+			struct slice *s;
+
+			if (rail_copies(ep->rail))
+				continue;
+			pthread_mutex_lock(&ep->p->lock);
+			for (s = ep->inflight; s && s->batch != b; s = s->next)
+				;
+			pthread_mutex_unlock(&ep->p->lock);
+			if (!s)
+				continue;
+			ep->refs++;
+			out[n++] = ep;
+		}
+	pthread_mutex_unlock(&p->lock);
+	return n;
+}
+
+/* Expired, and its slices did not end by themselves: their paths are given up.
+ * Slices of others on them are tried again elsewhere. */
+static void drive_quiesce(struct batch *b)
+{
+	const char *why = b->expired == -ECANCELED ? "a batch was cancelled" :
+			  "the deadline passed";
+	struct epath *eps[DRIVE_PATHS];
+	struct peer *last = NULL;
+
+	for (uint32_t i = 0; i < b->n_slices; i++) {
+		struct peer *p = b->slices[i].peer;
+		int n;
+
+		if (p == last)
+			continue;
+		last = p;
+		n = drive_holders(b, p, eps, DRIVE_PATHS);
+		while (n--) {
+			path_fail(eps[n], why);
+			path_put(eps[n]);
+		}
+	}
+}
+
+static int drive_expiry(struct batch *b, uint64_t now)
+{
+	uint64_t moved = b->progress_ns;
+	struct peer *last = NULL;
+
+	if (b->canceled)
+		return -ECANCELED;
+	if (b->deadline_ns)
+		return now >= b->deadline_ns ? -ETIMEDOUT : 0;
+	for (uint32_t i = 0; i < b->n_slices; i++)
+		if (b->slices[i].peer != last) {
+			last = b->slices[i].peer;
+			moved = mc_max(moved, __atomic_load_n(&last->moved_ns,
+							__ATOMIC_RELAXED));
+		}
+	return now > moved + ENGINE_QUIET_MS * (uint64_t)MC_MS ?
+	       -ETIMEDOUT : 0;
+}
+
+static void drive_pump_all(struct batch *b, struct batch *self)
+{
+	struct peer *last = NULL;
+
+	for (uint32_t i = 0; i < b->n_slices; i++)
+		if (b->slices[i].peer != last) {
+			last = b->slices[i].peer;
+			if (__atomic_load_n(&last->n_pending, __ATOMIC_ACQUIRE))
+				spray_pump(last, self);
+		}
+}
+
+/* Drive stalled paths too, so that they are noticed. */
+static void drive_look(struct batch *b)
+{
+	struct epath *eps[DRIVE_PATHS];
+	struct peer *last = NULL;
+
+	for (uint32_t i = 0; i < b->n_slices; i++) {
+		int n;
+
+		if (b->slices[i].peer == last)
+			continue;
+		last = b->slices[i].peer;
+		n = drive_holders(b, last, eps, DRIVE_PATHS);
+		while (n--) {
+			drive_path(eps[n], NULL);
+			path_put(eps[n]);
+		}
+	}
+}
+
+/* The caller has a reference to the batch. */
+void batch_check(struct batch *b, uint64_t now)
+{
+	bool due = false;
+	int expired;
+
+	if (batch_ended(b))
+		return;
+	pthread_mutex_lock(&b->lock);
+	expired = b->expired ? b->expired : drive_expiry(b, now);
+	if (expired && !b->expired) {
+		__atomic_store_n(&b->expired, expired, __ATOMIC_RELEASE);
+		b->quiesce_ns = now + (expired == -ECANCELED ?
+				DRIVE_CANCEL_MS * (uint64_t)MC_MS : 0);
+	}
+	if (expired && now >= b->quiesce_ns) {
+		due = true;
+		b->quiesce_ns = now + 100 * (uint64_t)MC_MS;
+	}
+	pthread_mutex_unlock(&b->lock);
+	if (due)
+		drive_quiesce(b);
+	else
+		drive_look(b);
+	drive_pump_all(b, NULL);
+}
+
+/* Every tick while batches of mc_submit() are active. */
+void drive_tick(void *arg)
+{
+	struct mc_engine *e = arg;
+	struct batch *some[256];
+	uint64_t now = mc_clock_ns();
+	int n = 0;
+
+	pthread_mutex_lock(&e->batch_lock);
+	for (struct batch *b = e->active; b && n < 256; b = b->next) {
+		b->refs++;
+		some[n++] = b;
+	}
+	e->ticking = n;
+	if (n)
+		mc_loop_timer(&e->loops[0], ENGINE_TICK_MS * (uint64_t)MC_MS);
+	pthread_mutex_unlock(&e->batch_lock);
+	while (n--) {
+		batch_check(some[n], now);
+		batch_put(some[n]);
+	}
+}
+
+/* ---- waiting ---------------------------------------------------------------------- */
+
+static struct waiter *waiter_get(struct mc_engine *e)
+{
+	struct waiter *w;
+
+	pthread_mutex_lock(&e->batch_lock);
+	w = e->waiters;
+	if (w)
+		e->waiters = w->next;
+	pthread_mutex_unlock(&e->batch_lock);
+	if (w)
+		return w;
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return NULL;
+	w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (w->fd < 0) {
+		free(w);
+		return NULL;
+	}
+	return w;
+}
+
+static void waiter_put(struct mc_engine *e, struct waiter *w)
+{
+	pthread_mutex_lock(&e->batch_lock);
+	w->next = e->waiters;
+	e->waiters = w;
+	pthread_mutex_unlock(&e->batch_lock);
+}
+
+static void waiter_add(struct batch *b, struct waiter *w)
+{
+	pthread_mutex_lock(&b->lock);
+	w->next = b->waiters;
+	b->waiters = w;
+	pthread_mutex_unlock(&b->lock);
+}
+
+static void waiter_del(struct batch *b, struct waiter *w)
+{
+	struct waiter **at = &b->waiters;
+	uint64_t n;
+
+	pthread_mutex_lock(&b->lock);
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+	pthread_mutex_unlock(&b->lock);
+	/* It goes back to the pool silent. */
+	if (read(w->fd, &n, sizeof(n)) < 0)
+		return;
+}
+
+/* Paths of the batch's peers that have something in flight. */
+static int drive_collect(struct batch *b, struct epath **out, int max)
+{
+	struct peer *last = NULL;
+	int n = 0;
+
+	for (uint32_t i = 0; i < b->n_slices; i++) {
+		struct peer *p = b->slices[i].peer;
+
+		if (p == last)
+			continue;
+		last = p;
+		pthread_mutex_lock(&p->lock);
+		for (int k = 0; k < p->n_rails; k++)
+			for (int j = 0; j < p->rails[k]->n_paths; j++) {
+				struct epath *ep = p->rails[k]->paths[j];
+
+				if (n == max || !__atomic_load_n(
+				    &ep->inflight_bytes, __ATOMIC_RELAXED))
+					continue;
+				ep->refs++;
+				out[n++] = ep;
+			}
+		pthread_mutex_unlock(&p->lock);
+	}
+	return n;
+}
+
+static bool drive_due(struct batch *b)
+{
+	if (!__atomic_exchange_n(&b->notify_due, false, __ATOMIC_ACQ_REL))
+		return false;
+	batch_notify(b);
+	return true;
+}
+
+/* Sleep until a path, or another thread, has something to say. */
+static void drive_sleep(struct waiter *w, struct epath **eps,
+			const short *events, int n, uint64_t until_ns)
+{
+	struct pollfd fds[DRIVE_PATHS + 1];
+	int ms = mc_clock_left_ms(until_ns, ENGINE_TICK_MS);
+	uint64_t drop;
+
+	for (int i = 0; i < n; i++)
+		fds[i] = (struct pollfd){ eps[i]->ev.fd, events[i], 0 };
+	fds[n] = (struct pollfd){ w->fd, POLLIN, 0 };
+	poll(fds, n + 1, ms);
+	if (fds[n].revents && read(w->fd, &drop, sizeof(drop)) < 0)
+		return;
+}
+
+static void drive_round(struct batch *b, struct waiter *w, uint64_t until_ns)
+{
+	uint64_t spin = b->e->opts.spin_us * 1000ull, start = 0;
+	struct epath *eps[DRIVE_PATHS];
+	short events[DRIVE_PATHS];
+	int n = drive_collect(b, eps, DRIVE_PATHS);
+	bool moved;
+
+	do {
+		moved = false;
+		for (int i = 0; i < n; i++) {
+			events[i] = POLLIN;
+			moved |= drive_path(eps[i], &events[i]);
+		}
+		if (spin && !start)
+			start = mc_clock_ns();
+	} while (!moved && n && spin && !batch_ended(b) &&
+		 mc_clock_ns() - start < spin);
+	if (!moved && !batch_ended(b) && !b->notify_due)
+		drive_sleep(w, eps, events, n, until_ns);
+	while (n--)
+		path_put(eps[n]);
+	drive_pump_all(b, b);
+}
+
+int drive_wait(struct batch *b, uint64_t until_ns)
+{
+	struct mc_engine *e = b->e;
+	uint64_t now, next = 0;
+	struct waiter *w;
+
+	if (batch_ended(b))
+		return 0;
+	w = waiter_get(e);
+	if (!w)
+		return mc_err(-ENOMEM, "cannot wait: no memory or descriptors");
+	waiter_add(b, w);
+	while (!batch_ended(b) && !drive_due(b)) {
+		drive_round(b, w, until_ns);
+		now = mc_clock_ns();
+		if (!next)
+			next = now + ENGINE_TICK_MS * (uint64_t)MC_MS;
+		if (now >= next) {
+			next = 0;
+			batch_check(b, now);
+		}
+		if (now >= until_ns && !batch_ended(b))
+			break;
+	}
+	waiter_del(b, w);
+	waiter_put(e, w);
+	return batch_ended(b) ? 0 : mc_err(-EAGAIN, "the batch has not ended "
+					   "yet");
+}

@@ -1,0 +1,388 @@
+/*
+ * engine.h - the engine's own structs, seen by the files of this folder only.
+ *
+ * Locks, in the order in which they are taken: peers, a peer, a path; a batch's
+ * lock and the buffers' are taken last and alone.
+ */
+#ifndef MC_ENGINE_H
+#define MC_ENGINE_H
+
+#include "../base/clock.h"
+#include "../base/err.h"
+#include "../base/loop.h"
+#include "../base/ranges.h"
+#include "../base/tasks.h"
+#include "../base/util.h"
+#include "../transport/host.h"
+#include "../transport/server.h"
+#include "../transport/wire.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	ENGINE_TRANSPORTS = 8,
+	ENGINE_PEERS = 4096,
+	ENGINE_BATCHES = 65536,
+	ENGINE_RAILS = 32,		/* per peer */
+	ENGINE_PATHS = 8,		/* per rail */
+	ENGINE_NOTES = 4096,		/* notifications waiting */
+	ENGINE_GONE = 4096,		/* removed buffers remembered */
+	ENGINE_QUIET_MS = 900,		/* default: fails when nothing moved */
+	ENGINE_STALL_MS = 400,		/* a path that moves nothing so long
+					 * has failed */
+	ENGINE_TICK_MS = 20,
+};
+
+struct peer;
+struct rail;
+struct slice;
+struct batch;
+
+/* ---- buffers (buffers.c) ------------------------------------------------ */
+
+struct buffer {
+	struct mc_node node;		/* address, length */
+	struct mc_buffer_info info;
+	uint64_t version;		/* of the table when it came */
+	uint64_t mapped;		/* by mc_buffer_alloc(): bytes; else 0 */
+	int fd;				/* of that memory; -1 */
+	int uses;			/* by own requests; atomic */
+};
+
+struct buffers {
+	pthread_rwlock_t lock;
+	struct mc_ranges by_addr;
+	uint32_t last_id;
+	uint64_t version;
+	struct { uint32_t id; uint64_t version; } gone[ENGINE_GONE];
+	uint64_t n_gone;
+};
+
+/* The buffer that holds [addr, addr+len), with a use taken, or NULL. */
+struct buffer *buffer_use(struct mc_engine *e, uint64_t addr, uint64_t len);
+void buffer_drop(struct buffer *b);
+
+/* The table since @since for a peer, malloc'd. */
+int buffers_describe(struct mc_engine *e, uint64_t since, void **out,
+		     uint32_t *len);
+void buffers_fini(struct mc_engine *e, bool in_child);
+
+/* ---- peers (peers.c), descriptors (describe.c) -------------------------- */
+
+/* What a peer said of its buffers; never changed once it is shared. */
+struct desc {
+	int refs;			/* atomic */
+	uint64_t epoch, version;
+	uint64_t n, bytes;
+	struct mc_buffer_info buf[];	/* by address */
+};
+
+struct desc *desc_get(struct peer *p);
+void desc_put(struct desc *d);
+
+/* The buffer that holds the range, or NULL; @hint is the last hit's index. */
+const struct mc_buffer_info *desc_find(const struct desc *d, uint64_t addr,
+				       uint64_t len, uint64_t *hint);
+
+/* Merge a peer's answer to WIRE_DESCRIBE into what was known. */
+int desc_merge(const struct desc *old, uint64_t epoch, const void *msg,
+	       uint32_t len, struct desc **out, char addrs[4][MC_ADDR_MAX],
+	       int *n_addrs);
+
+/* A control connection to a peer. */
+struct link {
+	pthread_mutex_t lock;
+	struct mc_stream s;
+	bool up;
+	struct mc_event ev;		/* local link: its end is the peer's */
+};
+
+struct peer {
+	struct mc_engine *e;
+	int id;
+	pthread_mutex_t lock;
+	struct mc_peer at;		/* changes when it restarts */
+	char addrs[4][MC_ADDR_MAX];	/* one per interface it offers */
+	int n_addrs;
+	struct desc *desc;
+	struct rail *rails[ENGINE_RAILS];
+	int n_rails;
+	struct slice *pending, **pending_tail;
+	uint64_t n_pending;		/* read without the lock */
+	struct link control, local;
+	int batches;			/* in flight; atomic */
+	uint64_t moved_ns;		/* bytes last moved; atomic */
+	int tasks;			/* that know the peer; atomic */
+	bool closing;
+};
+
+struct peer *peer_of(struct mc_engine *e, int segment);
+struct mc_peer peer_at(struct peer *p);
+int peer_refresh(struct peer *p, uint64_t deadline_ns);
+int peer_call(struct peer *p, struct wire_call *c, bool local,
+	      uint64_t deadline_ns);
+void peer_close(struct peer *p);
+
+/* ---- rails (rails.c) ---------------------------------------------------- */
+
+/* A path and what the engine knows of it. */
+struct epath {
+	struct mc_path *p;
+	struct rail *rail;
+	struct mc_event ev;
+	struct slice *inflight;		/* under the path's lock */
+	uint64_t inflight_bytes;	/* atomic; read without */
+	uint64_t seen_progress, seen_ns; /* when it last grew */
+	uint64_t done_ns, done_posted_ns; /* the last slice: ended, posted */
+	struct mc_loop *loop;		/* that watches it; NULL: no fd */
+	bool gone;			/* aborted; under the path's lock */
+	bool dead;			/* under the peer's lock */
+	int refs;			/* under the peer's lock */
+};
+
+struct rail {
+	struct peer *peer;
+	const struct mc_transport *t;
+	void *ctx;
+	int id, index, dev;		/* id: of the transport */
+	char local_dev[32], remote_addr[MC_ADDR_MAX];
+	enum mc_rail_state state;
+	bool connecting;
+	struct epath *paths[ENGINE_PATHS];
+	int n_paths;
+	uint64_t retry_ns, backoff_ns;
+	char why[MC_WHY_MAX];
+	/* Live figures: atomic, relaxed. */
+	uint64_t bytes[2], slices, errors, local_errors, connects, inflight;
+	uint64_t bw, latency_ns;	/* moving averages */
+	uint64_t hist[MC_HIST_BUCKETS];
+};
+
+void rails_build(struct peer *p);
+int rails_connect_first(struct peer *p, uint64_t deadline_ns);
+void rail_connect(struct rail *r);
+bool rail_wanted(struct rail *r, uint64_t now);
+void rails_lost_local(struct peer *p);
+void rails_reset(struct peer *p);
+void rail_sample(struct rail *r, enum mc_op op, uint64_t len, uint64_t ns);
+void rail_error(struct rail *r, int err, const char *why);
+void path_fail(struct epath *ep, const char *why);
+void path_put(struct epath *ep);
+void rails_close(struct peer *p);
+static inline bool rail_copies(const struct rail *r)
+{
+	return r->t->copy;
+}
+
+/* ---- batches (batch.c, split.c, spray.c, drive.c) ----------------------- */
+
+struct slice {
+	struct mc_slice s;
+	struct batch *batch;
+	struct peer *peer;
+	struct epath *on;		/* posted there */
+	struct slice *next, *prev;	/* pending, or in flight on a path */
+	uint64_t epoch;			/* of the peer whose ids it has */
+	uint32_t tried;			/* rails, by index */
+	uint32_t tries;
+	bool no_copy, refreshed;
+	char why[MC_WHY_MAX];
+};
+
+struct breq {
+	uint64_t len;
+	uint32_t left;			/* pieces */
+	int err;
+};
+
+struct waiter {
+	int fd;				/* eventfd */
+	struct waiter *next;
+};
+
+struct batch {
+	struct mc_engine *e;
+	uint32_t index, gen;
+	int refs;			/* of threads inside; e->batch_lock */
+	bool used, freed, async;
+	pthread_mutex_t lock;
+	struct breq *reqs;
+	uint32_t n_reqs, cap_reqs;
+	struct mc_piece *pieces;
+	uint32_t *piece_req;
+	uint32_t n_pieces, cap_pieces;
+	struct slice *slices;
+	uint32_t n_slices, cap_slices;
+	struct buffer **held;
+	uint32_t n_held, cap_held;
+	uint32_t left;			/* slices without an outcome */
+	uint32_t done, failed;		/* requests */
+	uint64_t bytes;
+	int err;
+	char why[MC_WHY_MAX];
+	enum mc_state state;		/* of the whole; atomic */
+	uint64_t deadline_ns;		/* 0: by progress */
+	uint64_t progress_ns;		/* when something last moved */
+	bool canceled;
+	int expired;			/* -ETIMEDOUT or -ECANCELED */
+	uint64_t quiesce_ns;		/* then its paths are closed */
+	struct waiter *waiters;
+	struct batch *prev, *next;	/* active, then completed */
+	bool listed;			/* among the completed */
+	struct peer *notify_peer;
+	char *notify_msg;
+	uint32_t notify_len;
+	bool notify_due;		/* all bytes are there: tell it */
+	double weights[ENGINE_TRANSPORTS];
+	bool weighted, workers_only;
+};
+
+/* Requests to pieces: a walk that validates as it goes (split.c). */
+struct split {
+	struct mc_engine *e;
+	const struct mc_req *reqs;
+	int n, i;			/* requests; the one at hand */
+	struct peer *peer;
+	struct desc *desc;
+	uint64_t hint;
+	struct buffer *local;		/* last hit, with a use */
+	struct mc_range lone[2];	/* of a plain request */
+	const struct mc_range *l, *r;
+	uint32_t nl, nr, il, ir;
+	uint64_t ol, or;		/* offsets into l[il], r[ir] */
+	uint64_t max_len;
+};
+
+void split_init(struct split *s, struct mc_engine *e, const struct mc_req *q,
+		int n, uint64_t max_len);
+int split_next(struct split *s, struct mc_piece *out);
+void split_fini(struct split *s);
+
+struct batch *batch_new(struct mc_engine *e);
+struct batch *batch_find(struct mc_engine *e, uint64_t id);
+void batch_put(struct batch *b);
+int batch_build(struct batch *b, const struct mc_req *reqs, int n);
+void batch_start(struct batch *b, bool async);
+void batch_result(struct batch *b, struct mc_result *out);
+void batch_discard(struct batch *b);
+int batch_options(struct batch *b, const struct mc_batch_opts *o);
+void batch_check(struct batch *b, uint64_t now);
+void batches_fini(struct mc_engine *e);
+static inline int batch_expired(struct batch *b)
+{
+	return __atomic_load_n(&b->expired, __ATOMIC_ACQUIRE);
+}
+
+static inline bool batch_ended(struct batch *b)
+{
+	/* Pairs with the release in batch_end(). */
+	return __atomic_load_n(&b->state, __ATOMIC_ACQUIRE) != MC_PENDING;
+}
+
+/* A slice has an outcome on its path, or needs another (batch.c). */
+void slice_end(struct slice *s, int err, const char *why);
+void slice_requeue(struct slice *s);
+bool slice_refresh(struct slice *s);
+void batch_notify(struct batch *b);
+void batch_wake(struct batch *b);
+uint64_t batch_id(const struct batch *b);
+
+/* Give pending slices to rails (spray.c). @self: who drives its paths. */
+void spray_pump(struct peer *p, struct batch *self);
+
+/* Take what a path has finished; true if it had anything (drive.c). */
+bool drive_path(struct epath *ep, short *events);
+int drive_wait(struct batch *b, uint64_t until_ns);
+void drive_on_event(struct mc_event *ev, uint32_t events);
+void drive_arm(struct epath *ep);
+void drive_tick(void *engine);
+
+/* ---- serving (serve.c) --------------------------------------------------- */
+
+struct note {
+	struct mc_notify n;
+	struct note *next;
+};
+
+struct question {
+	struct mc_eval q;
+	uint64_t conn, frame;
+	struct question *next;
+	char text[];
+};
+
+struct serving {
+	pthread_mutex_t lock;
+	pthread_cond_t asked;
+	struct note *notes, **notes_tail;
+	int n_notes;
+	bool eval;
+	uint64_t last_question;
+	struct question *waiting, **waiting_tail, *answering;
+};
+
+void serving_init(struct mc_engine *e);
+void serving_fini(struct mc_engine *e);
+void engine_signal(struct mc_engine *e);
+void engine_unsignal(struct mc_engine *e);
+
+/* ---- the engine (engine.c) ---------------------------------------------- */
+
+struct engine_transport {
+	const struct mc_transport *t;
+	void *ctx;
+	int id;
+};
+
+struct mc_engine {
+	char name[MC_NAME_MAX], addr[MC_ADDR_MAX];
+	uint64_t epoch, host_id;
+	char addrs[1024];		/* of its devices, each with a zero */
+	uint32_t addrs_len;
+	struct mc_options opts;		/* strings are ours */
+	volatile uint8_t *alive;	/* a page that fork() wipes */
+	struct mc_key key;
+	struct mc_tls *tls;
+	struct engine_transport tr[ENGINE_TRANSPORTS];
+	int n_tr;
+	struct mc_loop loops[16];
+	int n_loops;
+	struct mc_tasks tasks;
+	struct mc_server *server;
+	struct publish *publish;
+	struct buffers buffers;
+	pthread_mutex_t peer_lock;
+	struct peer *peers[ENGINE_PEERS];
+	int n_peers;			/* high water */
+	pthread_mutex_t batch_lock;
+	struct batch **batches;		/* ENGINE_BATCHES */
+	uint32_t n_batches;
+	struct batch *pool;		/* free ones */
+	struct batch *active;		/* submitted by mc_submit() */
+	struct batch *completed, *completed_last;
+	struct waiter *waiters;		/* pool */
+	bool ticking;
+	int fd;
+	bool signaled;
+	struct serving serving;
+	struct mc_stats stats;		/* atomic, relaxed */
+	bool closing;
+};
+
+static inline void count(uint64_t *counter, uint64_t n)
+{
+	__atomic_add_fetch(counter, n, __ATOMIC_RELAXED);
+}
+
+/* -EPERM in a process that only inherited @e by fork(). */
+int engine_check(const struct mc_engine *e);
+uint64_t engine_deadline(const struct mc_engine *e, int timeout_ms);
+
+/* publish.c: the record in a registry, kept alive. */
+int publish_open(struct mc_engine *e);
+void publish_close(struct mc_engine *e);
+int publish_resolve(struct mc_engine *e, const char *name, struct mc_peer *at);
+
+#endif

@@ -1,0 +1,450 @@
+/*
+ * rails.c - the rails to a peer: made when its segment is opened, connected
+ * when they are wanted, set aside when they fail, and tried again when there is
+ * work for them. A rail that this pair of engines cannot use is absent, with
+ * the reason.
+ */
+#include "engine.h"
+
+#include <sys/epoll.h>
+
+enum {
+	RAIL_BACKOFF_MS = 20,		/* doubles up to */
+	RAIL_BACKOFF_MAX_MS = 1000,
+	RAIL_CONNECT_MS = 500,
+	RAIL_FENCE_MS = 300,		/* for the peer's word after a failure */
+};
+
+/* ---- figures ------------------------------------------------------------ */
+
+static uint64_t rail_average(uint64_t old, uint64_t sample)
+{
+	return old ? old - old / 8 + sample / 8 : sample;
+}
+
+void rail_sample(struct rail *r, enum mc_op op, uint64_t len, uint64_t ns)
+{
+	int bucket = 0;
+
+	for (uint64_t us = ns / 1000; us && bucket < MC_HIST_BUCKETS - 1;
+	     us >>= 1)
+		bucket++;
+	count(&r->bytes[op], len);
+	count(&r->slices, 1);
+	count(&r->hist[bucket], 1);
+	__atomic_store_n(&r->latency_ns, rail_average(
+		__atomic_load_n(&r->latency_ns, __ATOMIC_RELAXED), ns),
+		__ATOMIC_RELAXED);
+}
+
+static const char *const rail_local_words[] = {
+	"network is unreachable", "no such device", "cannot assign",
+};
+
+/* Ours or theirs? What the local system says before anything was sent is
+ * ours. */
+static bool rail_is_local(const char *why)
+{
+	for (size_t i = 0; i < mc_array_len(rail_local_words); i++)
+		if (strcasestr(why, rail_local_words[i]))
+			return true;
+	return false;
+}
+
+/* Under the peer's lock. */
+static void rail_set_aside(struct rail *r, int err, const char *why)
+{
+	count(&r->errors, 1);
+	if (rail_is_local(why))
+		count(&r->local_errors, 1);
+	mc_copy(r->why, why);
+	if (err == -EOPNOTSUPP) {
+		r->state = MC_RAIL_ABSENT;
+		return;
+	}
+	if (r->n_paths)
+		return;
+	r->state = MC_RAIL_QUARANTINED;
+	r->backoff_ns = r->backoff_ns ? mc_min(r->backoff_ns * 2,
+				RAIL_BACKOFF_MAX_MS * (uint64_t)MC_MS) :
+			RAIL_BACKOFF_MS * (uint64_t)MC_MS;
+	r->retry_ns = mc_clock_ns() + r->backoff_ns;
+}
+
+void rail_error(struct rail *r, int err, const char *why)
+{
+	pthread_mutex_lock(&r->peer->lock);
+	rail_set_aside(r, err, why);
+	pthread_mutex_unlock(&r->peer->lock);
+}
+
+/* ---- paths -------------------------------------------------------------- */
+
+/* Let go of a path; the last to do so ends it. */
+void path_put(struct epath *ep)
+{
+	struct peer *p = ep->rail->peer;
+	bool last;
+
+	pthread_mutex_lock(&p->lock);
+	last = !--ep->refs;
+	pthread_mutex_unlock(&p->lock);
+	if (!last)
+		return;
+	ep->rail->t->disconnect(ep->p);
+	count(&p->e->stats.connections, -1);
+	free(ep);
+}
+
+/* Out of the worker's hands. */
+static void path_unwatch(struct epath *ep)
+{
+	if (!ep->loop)
+		return;
+	mc_loop_del(ep->loop, &ep->ev);
+	mc_loop_pass(ep->loop);
+	ep->loop = NULL;
+}
+
+static void path_end(struct epath *ep, uint64_t fence_ms)
+{
+	struct slice *lost;
+	char why[MC_WHY_MAX];
+
+	path_unwatch(ep);
+	pthread_mutex_lock(&ep->p->lock);
+	mc_copy(why, ep->p->why);
+	if (ep->rail->t->abort)
+		ep->rail->t->abort(ep->p, mc_clock_ns() + fence_ms * MC_MS);
+	ep->gone = true;
+	lost = ep->inflight;
+	ep->inflight = NULL;
+	pthread_mutex_unlock(&ep->p->lock);
+	while (lost) {
+		struct slice *s = lost;
+
+		lost = s->next;
+		__atomic_sub_fetch(&ep->rail->inflight, s->s.len,
+				   __ATOMIC_RELAXED);
+		slice_end(s, -ECONNRESET, why);
+	}
+	path_put(ep);
+}
+
+static void path_fail_task(void *arg)
+{
+	struct epath *ep = arg;
+	struct peer *p = ep->rail->peer;
+
+	/* Keeps the peer: slices of the path count as its batches until they
+	 * have ended, and closing a segment waits for tasks. */
+	path_end(ep, RAIL_FENCE_MS);
+	spray_pump(p, NULL);
+	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
+}
+
+/* Under the peer's lock: no one finds it any more. */
+static bool path_detach(struct epath *ep)
+{
+	struct rail *r = ep->rail;
+
+	if (ep->dead)
+		return false;
+	ep->dead = true;
+	for (int i = 0; i < r->n_paths; i++)
+		if (r->paths[i] == ep)
+			r->paths[i] = r->paths[--r->n_paths];
+	return true;
+}
+
+void path_fail(struct epath *ep, const char *why)
+{
+	struct peer *p = ep->rail->peer;
+	bool first;
+
+	pthread_mutex_lock(&ep->p->lock);
+	if (!ep->p->err) {
+		mc_copy(ep->p->why, why);
+		__atomic_store_n(&ep->p->err, -ECONNRESET, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&ep->p->lock);
+	pthread_mutex_lock(&p->lock);
+	first = path_detach(ep);
+	if (first)
+		rail_set_aside(ep->rail, -ECONNRESET, why);
+	pthread_mutex_unlock(&p->lock);
+	if (!first)
+		return;
+	mc_log(MC_INFO, ep->rail->t->name, "%s: %s", p->at.name, why);
+	__atomic_add_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
+	if (mc_tasks_run(&p->e->tasks, path_fail_task, ep) < 0)
+		path_fail_task(ep);
+}
+
+/* ---- connecting ---------------------------------------------------------- */
+
+static int path_watch(struct epath *ep)
+{
+	struct mc_engine *e = ep->rail->peer->e;
+
+	if (ep->p->fd < 0 || rail_copies(ep->rail))
+		return 0;
+	ep->ev = (struct mc_event){ drive_on_event, ep->p->fd };
+	ep->loop = &e->loops[(ep->rail->peer->id + ep->rail->n_paths) %
+			     e->n_loops];
+	/* Armed when something is posted; until then it only says so if the
+	 * peer hangs up. */
+	return mc_loop_add(ep->loop, &ep->ev, EPOLLRDHUP | EPOLLONESHOT);
+}
+
+static int path_connect(struct rail *r, uint64_t deadline_ns)
+{
+	struct peer *p = r->peer;
+	struct mc_peer at = peer_at(p);
+	struct epath *ep = calloc(1, sizeof(*ep));
+	int err;
+
+	if (!ep)
+		return mc_err(-ENOMEM, "out of memory");
+	if (r->remote_addr[0] && !rail_copies(r))
+		mc_copy(at.addr, r->remote_addr);
+	ep->rail = r;
+	ep->refs = 1;
+	ep->seen_ns = mc_clock_ns();
+	err = r->t->connect(r->ctx, &at, r->dev, deadline_ns, &ep->p);
+	if (err < 0) {
+		free(ep);
+		return err;
+	}
+	ep->p->transport = r->t;
+	err = path_watch(ep);
+	if (err < 0) {
+		r->t->disconnect(ep->p);
+		free(ep);
+		return mc_syserr(err, "epoll");
+	}
+	count(&p->e->stats.connections, 1);
+	count(&r->connects, 1);
+	pthread_mutex_lock(&p->lock);
+	r->paths[r->n_paths++] = ep;
+	r->state = MC_RAIL_UP;
+	r->backoff_ns = 0;
+	pthread_mutex_unlock(&p->lock);
+	return 0;
+}
+
+static int rail_streams(const struct rail *r)
+{
+	return rail_copies(r) ? 1 : mc_min(r->peer->e->opts.streams,
+					   ENGINE_PATHS);
+}
+
+/* As many paths as the rail is to have; one is enough to be up. */
+static int rail_connect_now(struct rail *r, uint64_t deadline_ns)
+{
+	int err = 0;
+
+	while (!err && r->n_paths < rail_streams(r))
+		err = path_connect(r, deadline_ns);
+	if (err == -ESTALE && r->peer->at.epoch) {
+		/* It was restarted: what is under way is for the old one, and
+		 * fails; what comes is for the new. */
+		err = peer_refresh(r->peer, deadline_ns);
+		if (!err)
+			err = path_connect(r, deadline_ns);
+	}
+	if (r->n_paths)
+		return 0;
+	if (err < 0)
+		rail_error(r, err, mc_errmsg());
+	return err;
+}
+
+static void rail_task(void *arg)
+{
+	struct rail *r = arg;
+	struct peer *p = r->peer;
+
+	rail_connect_now(r, mc_clock_ns() + RAIL_CONNECT_MS * (uint64_t)MC_MS);
+	pthread_mutex_lock(&p->lock);
+	r->connecting = false;
+	pthread_mutex_unlock(&p->lock);
+	spray_pump(p, NULL);
+	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
+}
+
+/* Under the peer's lock: is it time to try this rail? */
+bool rail_wanted(struct rail *r, uint64_t now)
+{
+	if (r->connecting || r->peer->closing)
+		return false;
+	return r->state == MC_RAIL_NEW ||
+	       (r->state == MC_RAIL_QUARANTINED && now >= r->retry_ns);
+}
+
+/* Under the peer's lock: connect it on a thread of its own. */
+void rail_connect(struct rail *r)
+{
+	r->connecting = true;
+	__atomic_add_fetch(&r->peer->tasks, 1, __ATOMIC_ACQ_REL);
+	if (!mc_tasks_run(&r->peer->e->tasks, rail_task, r))
+		return;
+	r->connecting = false;
+	__atomic_sub_fetch(&r->peer->tasks, 1, __ATOMIC_ACQ_REL);
+}
+
+/* ---- the rails of a peer ------------------------------------------------- */
+
+static void rail_add(struct peer *p, const struct engine_transport *tr,
+		     int dev, const char *name)
+{
+	struct rail *r = calloc(1, sizeof(*r));
+
+	if (!r || p->n_rails == ENGINE_RAILS) {
+		free(r);
+		return;
+	}
+	r->peer = p;
+	r->t = tr->t;
+	r->ctx = tr->ctx;
+	r->id = tr->id;
+	r->index = p->n_rails;
+	r->dev = dev;
+	mc_copy(r->local_dev, name);
+	if (p->n_addrs)
+		mc_copy(r->remote_addr, p->addrs[dev % p->n_addrs]);
+	r->bw = rail_copies(r) ? 10000000000u : 3000000000u;
+	p->rails[p->n_rails++] = r;
+}
+
+void rails_build(struct peer *p)
+{
+	char names[16][32];
+
+	for (int i = 0; i < p->e->n_tr; i++) {
+		struct engine_transport *tr = &p->e->tr[i];
+		int n = 1;
+
+		mc_copy(names[0], tr->t->name);
+		if (tr->t->devices)
+			n = tr->t->devices(tr->ctx, names, 16);
+		for (int dev = 0; dev < n; dev++)
+			rail_add(p, tr, dev, names[dev]);
+	}
+}
+
+/* The best rail that works: the others wait until they are wanted. */
+int rails_connect_first(struct peer *p, uint64_t deadline_ns)
+{
+	char tried[MC_WHY_MAX] = "";
+	int r = mc_err(-EOPNOTSUPP, "%s: no transport is allowed", p->at.name);
+
+	for (int i = 0; i < p->n_rails; i++) {
+		size_t n = strlen(tried);
+
+		r = rail_connect_now(p->rails[i], deadline_ns);
+		if (!r)
+			return 0;
+		snprintf(tried + n, sizeof(tried) - n, "%s%s: %s",
+			 n ? "; " : "", p->rails[i]->t->name, mc_errmsg());
+		if (r == -EACCES)
+			break;
+	}
+	return mc_err(r, "no rail to %s (%s)", p->at.name, tried);
+}
+
+static void rails_fail(struct peer *p, bool copies_only, const char *why)
+{
+	for (int i = 0; i < p->n_rails; i++) {
+		struct rail *r = p->rails[i];
+
+		if (copies_only && !rail_copies(r))
+			continue;
+		for (;;) {
+			struct epath *ep;
+
+			pthread_mutex_lock(&p->lock);
+			ep = r->n_paths ? r->paths[0] : NULL;
+			if (ep)
+				ep->refs++;
+			pthread_mutex_unlock(&p->lock);
+			if (!ep)
+				break;
+			path_fail(ep, why);
+			path_put(ep);
+		}
+	}
+}
+
+void rails_lost_local(struct peer *p)
+{
+	rails_fail(p, true, "the peer's process has ended");
+}
+
+/* The peer was restarted: nothing that was known of its rails holds. */
+void rails_reset(struct peer *p)
+{
+	rails_fail(p, false, "the peer was restarted");
+	pthread_mutex_lock(&p->lock);
+	for (int i = 0; i < p->n_rails; i++) {
+		p->rails[i]->state = MC_RAIL_NEW;
+		p->rails[i]->backoff_ns = 0;
+	}
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* Nothing is in flight. Waits for tasks that still know the peer. */
+void rails_close(struct peer *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->closing = true;
+	pthread_mutex_unlock(&p->lock);
+	rails_fail(p, false, "the segment was closed");
+	while (__atomic_load_n(&p->tasks, __ATOMIC_ACQUIRE))
+		sched_yield();
+	for (int i = 0; i < p->n_rails; i++)
+		free(p->rails[i]);
+}
+
+/* ---- for users ----------------------------------------------------------- */
+
+static void rail_info(struct rail *r, struct mc_rail_info *out)
+{
+	*out = (struct mc_rail_info){
+		.state = r->state, .segment = r->peer->id,
+		.bytes_read = r->bytes[MC_READ],
+		.bytes_written = r->bytes[MC_WRITE],
+		.slices = r->slices, .errors = r->errors,
+		.local_errors = r->local_errors, .connects = r->connects,
+		.inflight = r->inflight, .bw = r->bw,
+		.latency_us = r->latency_ns / 1e3,
+	};
+	mc_copy(out->peer, r->peer->at.name);
+	mc_copy(out->transport, r->t->name);
+	mc_copy(out->local_dev, r->local_dev);
+	mc_copy(out->remote_dev, r->remote_addr[0] ? r->remote_addr :
+		r->peer->at.addr);
+	mc_copy(out->why, r->why);
+	memcpy(out->hist, r->hist, sizeof(out->hist));
+}
+
+int mc_rail_list(struct mc_engine *e, int skip, struct mc_rail_info *out,
+		 int max)
+{
+	int n = 0;
+
+	pthread_mutex_lock(&e->peer_lock);
+	for (int i = 0; i < e->n_peers; i++) {
+		struct peer *p = e->peers[i];
+
+		if (!p)
+			continue;
+		pthread_mutex_lock(&p->lock);
+		for (int k = 0; k < p->n_rails && n < max; k++)
+			if (skip-- <= 0)
+				rail_info(p->rails[k], &out[n++]);
+		pthread_mutex_unlock(&p->lock);
+	}
+	pthread_mutex_unlock(&e->peer_lock);
+	return n;
+}

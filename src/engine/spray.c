@@ -1,0 +1,309 @@
+/*
+ * spray.c - the sprayer: which slice goes on which rail, and when.
+ *
+ * A slice goes to the rail that is predicted to finish it first:
+ *
+ *	(bytes in flight on the rail + its own) / bandwidth + latency
+ *
+ * with bandwidth and latency as moving averages of what the rail did. Rails
+ * that failed this slice before come last, rails whose windows are full are not
+ * asked, and what finds no rail waits: that is the back-pressure.
+ *
+ * A rail that copies (this process's memory, or a peer of this host) takes all
+ * while it works: the others would compete with it for the same memory bus.
+ */
+#include "engine.h"
+
+enum {
+	SPRAY_WINDOW = 16 << 20,	/* bytes in flight on a path */
+	SPRAY_INLINE = 256 << 10,	/* copied by the submitting thread */
+};
+
+static struct epath *spray_path(const struct rail *r)
+{
+	struct epath *best = NULL;
+	uint64_t least = SPRAY_WINDOW;
+
+	for (int i = 0; i < r->n_paths; i++) {
+		uint64_t n = __atomic_load_n(&r->paths[i]->inflight_bytes,
+					     __ATOMIC_RELAXED);
+
+		if (n < least || (!best && !n)) {
+			best = r->paths[i];
+			least = n;
+		}
+	}
+	return best;
+}
+
+static double spray_finish(const struct rail *r, const struct slice *s)
+{
+	double weight = s->batch->weighted ? s->batch->weights[r->id] : 1;
+	uint64_t bw = __atomic_load_n(&r->bw, __ATOMIC_RELAXED);
+	uint64_t inflight = __atomic_load_n(&r->inflight, __ATOMIC_RELAXED);
+	double t = (inflight + s->s.len) * 1e9 / (bw ? bw : 1);
+
+	t += __atomic_load_n(&r->latency_ns, __ATOMIC_RELAXED) / 8;
+	/* A rail that failed it once is for when there is no other. */
+	if (s->tried & 1u << r->index)
+		t += 1e12;
+	return weight > 0 ? t / weight : 1e15;
+}
+
+/* Under the peer's lock; NULL: none has room now. */
+static struct epath *spray_choose(struct peer *p, const struct slice *s)
+{
+	struct epath *best = NULL;
+	double first = 0;
+
+	for (int i = 0; i < p->n_rails; i++) {
+		struct rail *r = p->rails[i];
+		struct epath *ep;
+		double t;
+
+		if (r->state != MC_RAIL_UP || (rail_copies(r) && s->no_copy))
+			continue;
+		ep = rail_copies(r) ? (r->n_paths ? r->paths[0] : NULL) :
+		     spray_path(r);
+		if (!ep)
+			continue;
+		if (rail_copies(r) && !(s->tried & 1u << r->index) &&
+		    (!s->batch->weighted || s->batch->weights[r->id] > 0))
+			return ep;
+		t = spray_finish(r, s);
+		if (!best || t < first) {
+			best = ep;
+			first = t;
+		}
+	}
+	return best;
+}
+
+/* Rails that are not up and could help: those never tried if none is up, those
+ * set aside when their time has come. */
+static void spray_want(struct peer *p)
+{
+	uint64_t now = mc_clock_ns();
+
+	for (int i = 0; i < p->n_rails; i++)
+		if (rail_wanted(p->rails[i], now))
+			rail_connect(p->rails[i]);
+}
+
+/* ---- posting ---------------------------------------------------------------- */
+
+static int spray_copy_now(struct slice *s)
+{
+	struct epath *ep = s->on;
+	struct rail *r = ep->rail;
+	uint64_t start = mc_clock_ns(), ns;
+	int err = r->t->copy(ep->p, s->s.op, s->s.pieces, s->s.n);
+
+	ns = mc_clock_ns() - start;
+	if (!err)
+		rail_sample(r, s->s.op, s->s.len, ns);
+	__atomic_sub_fetch(&r->inflight, s->s.len, __ATOMIC_RELAXED);
+	return err;
+}
+
+/* What a failed copy means for the rail: nothing if it was these pieces. */
+static void spray_copy_failed(struct slice *s, int err)
+{
+	struct epath *ep = s->on;
+
+	if (err == -EOPNOTSUPP)
+		s->no_copy = true;
+	else if (err == -EHOSTDOWN)
+		path_fail(ep, mc_errmsg());
+}
+
+static void spray_copy(struct slice *s)
+{
+	struct epath *ep = s->on;
+	struct peer *p = s->peer;
+	char why[MC_WHY_MAX] = "";
+	int err = spray_copy_now(s);
+
+	if (err) {
+		mc_copy(why, mc_errmsg());
+		spray_copy_failed(s, err);
+	}
+	if (err == -ESTALE && slice_refresh(s))
+		slice_requeue(s);
+	else
+		slice_end(s, err, why);
+	path_put(ep);
+	if (__atomic_load_n(&p->n_pending, __ATOMIC_ACQUIRE))
+		spray_pump(p, NULL);
+}
+
+static void spray_copy_task(void *arg)
+{
+	struct slice *s = arg;
+	struct peer *p = s->peer;
+
+	spray_copy(s);
+	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
+}
+
+static bool spray_inline(const struct slice *s, const struct batch *self)
+{
+	return s->batch == self ||
+	       (!s->batch->workers_only && s->s.len <= SPRAY_INLINE);
+}
+
+static void spray_post_copy(struct slice *s, struct batch *self)
+{
+	if (!spray_inline(s, self)) {
+		__atomic_add_fetch(&s->peer->tasks, 1, __ATOMIC_ACQ_REL);
+		if (!mc_tasks_run(&s->peer->e->tasks, spray_copy_task, s))
+			return;
+		__atomic_sub_fetch(&s->peer->tasks, 1, __ATOMIC_ACQ_REL);
+	}
+	spray_copy(s);
+}
+
+/* Its thread sleeps on other paths: have it look again. If the batch has ended
+ * meanwhile, whoever has it now looks once too often. */
+static void spray_wake(struct batch *b)
+{
+	pthread_mutex_lock(&b->lock);
+	batch_wake(b);
+	pthread_mutex_unlock(&b->lock);
+}
+
+/* Under no lock; the caller has a reference to the path. */
+static void spray_post(struct slice *s, struct batch *self)
+{
+	struct epath *ep = s->on;
+	struct mc_slice *one = &s->s;
+	struct batch *b = s->batch;
+	bool async = b->async, taken;
+
+	pthread_mutex_lock(&ep->p->lock);
+	taken = !ep->p->err && !ep->gone;
+	if (taken) {
+		s->s.posted_ns = mc_clock_ns();
+		if (!ep->inflight_bytes)
+			ep->seen_ns = s->s.posted_ns;
+		s->prev = NULL;
+		s->next = ep->inflight;
+		if (s->next)
+			s->next->prev = s;
+		ep->inflight = s;
+		__atomic_add_fetch(&ep->inflight_bytes, s->s.len,
+				   __ATOMIC_RELAXED);
+		ep->rail->t->post(ep->p, &one, 1);
+	}
+	pthread_mutex_unlock(&ep->p->lock);
+	if (!taken) {
+		__atomic_sub_fetch(&ep->rail->inflight, s->s.len,
+				   __ATOMIC_RELAXED);
+		path_fail(ep, "the connection was lost");
+		slice_requeue(s);
+	} else if (async) {
+		drive_arm(ep);
+	} else if (b != self) {
+		spray_wake(b);
+	}
+}
+
+/* ---- the pump ---------------------------------------------------------------- */
+
+static struct slice *spray_pop(struct peer *p)
+{
+	struct slice *s = p->pending;
+
+	p->pending = s->next;
+	if (!p->pending)
+		p->pending_tail = &p->pending;
+	__atomic_sub_fetch(&p->n_pending, 1, __ATOMIC_RELEASE);
+	s->next = NULL;
+	return s;
+}
+
+enum spray_fate { SPRAY_WAIT, SPRAY_POST, SPRAY_EXPIRED, SPRAY_STALE };
+
+/* Under the peer's lock: what becomes of the first pending slice? */
+static enum spray_fate spray_next(struct peer *p, struct slice **out)
+{
+	struct slice *s = p->pending;
+	struct epath *ep;
+
+	if (!s)
+		return SPRAY_WAIT;
+	if (batch_expired(s->batch)) {
+		*out = spray_pop(p);
+		return SPRAY_EXPIRED;
+	}
+	if (!p->at.epoch)
+		return SPRAY_WAIT;
+	if (s->epoch != p->at.epoch) {
+		*out = spray_pop(p);
+		return SPRAY_STALE;
+	}
+	ep = spray_choose(p, s);
+	if (!ep) {
+		spray_want(p);
+		return SPRAY_WAIT;
+	}
+	*out = spray_pop(p);
+	s->on = ep;
+	ep->refs++;
+	__atomic_add_fetch(&ep->rail->inflight, s->s.len, __ATOMIC_RELAXED);
+	return SPRAY_POST;
+}
+
+/* Why it waited: the last error of the rails. */
+static void spray_reason(struct peer *p, char *why)
+{
+	size_t n = 0;
+
+	why[0] = 0;
+	pthread_mutex_lock(&p->lock);
+	for (int i = 0; i < p->n_rails && n < MC_WHY_MAX; i++)
+		if (p->rails[i]->why[0] &&
+		    p->rails[i]->state != MC_RAIL_ABSENT)
+			n += snprintf(why + n, MC_WHY_MAX - n, "%s%s: %s",
+				      n ? "; " : "", p->rails[i]->t->name,
+				      p->rails[i]->why);
+	pthread_mutex_unlock(&p->lock);
+	if (!why[0])
+		snprintf(why, MC_WHY_MAX, "nothing moved");
+}
+
+void spray_pump(struct peer *p, struct batch *self)
+{
+	char why[MC_WHY_MAX];
+
+	for (;;) {
+		struct slice *s = NULL;
+		struct epath *ep;
+		enum spray_fate fate;
+
+		pthread_mutex_lock(&p->lock);
+		fate = spray_next(p, &s);
+		pthread_mutex_unlock(&p->lock);
+		if (fate == SPRAY_WAIT)
+			return;
+		if (fate == SPRAY_EXPIRED) {
+			spray_reason(p, why);
+			slice_end(s, batch_expired(s->batch), why);
+			continue;
+		}
+		if (fate == SPRAY_STALE) {
+			snprintf(why, sizeof(why), "%s was restarted: its "
+				 "addresses are no longer valid; those it has "
+				 "now are known, submit again", p->at.name);
+			slice_end(s, -ESTALE, why);
+			continue;
+		}
+		ep = s->on;
+		if (rail_copies(ep->rail)) {
+			spray_post_copy(s, self);
+			continue;
+		}
+		spray_post(s, self);
+		path_put(ep);
+	}
+}

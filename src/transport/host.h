@@ -1,0 +1,64 @@
+/*
+ * host.h - what an engine does for its transports. A transport calls these
+ * and knows nothing else of the engine.
+ */
+#ifndef MC_HOST_H
+#define MC_HOST_H
+
+#include "transport.h"
+
+struct mc_key;
+struct mc_tls;
+
+enum {
+	MC_HOST_FDS = 4,		/* descriptors one handshake passes */
+};
+
+/* The epoch of the local engine, and its name in messages. */
+uint64_t mc_host_epoch(const struct mc_host *h);
+const char *mc_host_name(const struct mc_host *h);
+
+/* Ask the same transport of @peer: its accept() gets @hello and fills @reply
+ * (may be @hello itself). With @fds the connection must be one that passes
+ * descriptors, a unix socket of this host: -EOPNOTSUPP with the reason if
+ * there is none; up to MC_HOST_FDS come back, the caller owns them. While the
+ * connection lives, the peer's accept() sees one and the same conn number for
+ * every handshake of this engine; when it breaks, the engine aborts and
+ * disconnects the paths made by it. */
+int mc_host_handshake(struct mc_host *h, const struct mc_peer *peer,
+		      const char *transport, const struct mc_blob *hello,
+		      struct mc_blob *reply, int *fds, int *n_fds,
+		      uint64_t deadline_ns);
+
+/* The process at the other end of the connection that asked @conn of accept(),
+ * or, with @conn 0, of the connection to @peer: as the kernel says, 0 unless
+ * it is a unix socket. */
+int mc_host_peer_pid(struct mc_host *h, const struct mc_peer *peer,
+		     uint64_t conn);
+
+/* The cluster key (length 0: none) and the TLS context (NULL: none). */
+const struct mc_key *mc_host_key(const struct mc_host *h);
+struct mc_tls *mc_host_tls(const struct mc_host *h);
+uint64_t mc_host_id(const struct mc_host *h);
+
+/* ---- what the server asks of its engine --------------------------------- */
+
+/* A peer asks for @op on @n pieces of our memory: each must lie inside the
+ * buffer that has its id and admits it; their local ends are then set. -ESTALE,
+ * -EFAULT or -EACCES with a message. */
+int mc_host_admit(struct mc_host *h, enum mc_op op, struct mc_piece *p,
+		  uint32_t n);
+void mc_host_served(struct mc_host *h, enum mc_op op, uint64_t bytes);
+
+/* A connection was turned away. */
+void mc_host_rejected(struct mc_host *h);
+
+/* A control frame: to be answered by mc_server_reply(), now or later, from any
+ * thread. Runs on a worker: may not block. @msg is valid during the call. */
+void mc_host_control(struct mc_host *h, uint64_t conn, const char *from,
+		     int kind, uint64_t id, const void *msg, uint32_t len);
+
+/* Connection @conn is gone; it had asked something. Runs on a worker. */
+void mc_host_gone(struct mc_host *h, uint64_t conn);
+
+#endif
