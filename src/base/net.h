@@ -45,6 +45,13 @@ void mc_net_format(const struct sockaddr *sa, socklen_t len,
 void mc_net_local_name(int fd, char out[MC_ADDR_MAX]);
 void mc_net_peer_name(int fd, char out[MC_ADDR_MAX]);
 
+/* The addresses of a name, by getaddrinfo() with @flags of its hints; free them
+ * by freeaddrinfo(). No name server is asked about a numeric address. With host
+ * "" it is this host, or with AI_PASSIVE everywhere. */
+struct addrinfo;
+int mc_net_resolve(const struct mc_net_name *name, int flags,
+		   uint64_t deadline_ns, struct addrinfo **out);
+
 /* ---- making sockets: all are nonblocking and close on exec ------------- */
 
 /* Listen at @addr. ":port" is every address of both families (IPv4 only where
