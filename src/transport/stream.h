@@ -37,7 +37,7 @@ struct mc_stream_tls;
 
 struct mc_stream {
 	int fd;				/* -1 once closed */
-	short want;			/* POLLIN or POLLOUT: what 0 waits for */
+	short want;			/* POLLIN, POLLOUT: what 0 waits for */
 	struct mc_stream_tls *tls;	/* NULL: plain */
 	char peer[MC_ADDR_MAX];		/* for messages */
 };
