@@ -1,0 +1,130 @@
+# Makefile of mooncake - `make help` lists the targets.
+VERSION = 0.1.0
+ABI = 0
+VARIANT ?= release
+PREFIX ?= /usr/local
+FUZZ_TIME ?= 60
+CC ?= gcc
+B := build$(if $(filter release,$(VARIANT)),,-$(VARIANT))
+Q := $(if $(V),,@)
+say = $(if $(V),,@echo "  $(1)	$(2)")
+
+FLAGS_release = -O2 -g
+FLAGS_debug = -O0 -g3
+FLAGS_asan = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
+	-fno-sanitize-recover=undefined
+FLAGS_tsan = -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla
+PKG := luajit json-c libevent libevent_pthreads libcurl openssl libedit
+CPPFLAGS_ALL = -I. -D_GNU_SOURCE -DMC_VERSION='"$(VERSION)"' \
+	$(filter-out -D_GNU_SOURCE,$(shell pkg-config --cflags $(PKG)))
+CFLAGS_ALL = -std=gnu11 $(WARN) -fPIC -fvisibility=hidden -pthread \
+	$(FLAGS_$(VARIANT)) $(CFLAGS)
+# What sources of the core stand on, what else the library does, the command.
+CORE_LIBS = -ljson-c -lcurl -lnuma -lssl -lcrypto -lpthread -ldl
+LIB_LIBS = -levent -levent_pthreads $(CORE_LIBS)
+CMD_LIBS = $(shell pkg-config --libs luajit) -ledit $(LIB_LIBS) -lm
+LINK = $(CC) $(CFLAGS_ALL) $(LDFLAGS)
+
+SRC := $(sort $(filter-out src/compat/%,$(shell find src -name '*.c')))
+LUA := $(sort $(shell find lua -name '*.lua' -o -name '*.txt'))
+DIST_SRC := $(filter src/base/% src/topology/% src/transport/% src/engine/% \
+	src/registry/%,$(filter-out src/registry/server.c \
+	src/registry/registryd%,$(SRC)))
+LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out src/main.c,$(SRC))) $(B)/header.o
+CMD_OBJ := $(B)/src/main.o $(B)/embed.o
+UNIT_LIB := $(filter-out %_test.c,$(wildcard tests/unit/*.c))
+UNIT := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/*_test.c))
+PROGS := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+SO = libmooncake.so.$(ABI)
+
+all: $(B)/mooncake	## the command (default); VARIANT=debug, asan or tsan too
+lib: $(B)/libmooncake.a $(B)/$(SO)	## static and shared library
+dist: dist/mooncake.h	## the single-file edition, dist/mooncake.h
+tests: $(UNIT) $(PROGS)	## the C test programs, not run
+replay: $(FUZZ:%=$(B)/tests/fuzz/%)	## fuzz targets that replay a corpus
+
+$(B)/mooncake: $(CMD_OBJ) $(LIB_OBJ)
+	$(call say,LINK,$@)
+	$(Q)$(LINK) -o $@ $^ -Wl,-E,--no-as-needed $(CMD_LIBS)
+$(B)/libmooncake.a: $(LIB_OBJ)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(B)/$(SO): $(LIB_OBJ)
+	$(call say,LINK,$@)
+	$(Q)$(LINK) -shared -Wl,-soname,$(SO) -o $@ $^ $(LIB_LIBS)
+$(B)/%.o: %.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+$(B)/%.o: $(B)/%.c
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+$(B)/header.c: mooncake.h scripts/embed.sh
+	$(Q)mkdir -p $(@D) && scripts/embed.sh header $< > $@.new && mv $@.new $@
+$(B)/embed.c: $(LUA) lua scripts/embed.sh
+	$(Q)mkdir -p $(@D) && scripts/embed.sh lua $(LUA) > $@.new && mv $@.new $@
+$(B)/tests/%: tests/%.c $(UNIT_LIB) $(B)/libmooncake.a Makefile
+	$(call say,TEST,$@)
+	$(Q)mkdir -p $(@D) && $(LINK) $(CPPFLAGS_ALL) -MMD -MP -MF $@.d -o $@ $< \
+		$(if $(findstring unit,$@),$(UNIT_LIB)) $(B)/libmooncake.a \
+		-lcmocka $(LIB_LIBS) -lm
+$(B)/tests/fuzz/%: tests/fuzz/%.c tests/fuzz/replay.h $(B)/libmooncake.a
+	$(call say,TEST,$@)
+	$(Q)mkdir -p $(@D) && $(LINK) $(CPPFLAGS_ALL) -DFUZZ_REPLAY \
+		-include tests/fuzz/replay.h -o $@ $< $(B)/libmooncake.a $(LIB_LIBS)
+build-fuzz/%: tests/fuzz/%.c $(SRC) build/header.c
+	$(call say,FUZZ,$@)
+	$(Q)mkdir -p $(@D) && clang $(CPPFLAGS_ALL) -std=gnu11 -O1 -g -w \
+		-fsanitize=fuzzer,address,undefined -o $@ $< build/header.c \
+		$(filter-out src/main.c,$(SRC)) $(LIB_LIBS)
+dist/mooncake.h: mooncake.h $(DIST_SRC) $(wildcard src/*/*.h) build/header.c \
+		scripts/amalgamate.sh Makefile
+	$(call say,DIST,$@)
+	$(Q)mkdir -p $(@D) && MC_DIST_LIBS="$(CORE_LIBS)" scripts/amalgamate.sh \
+		$< $(DIST_SRC) build/header.c > $@.new && mv $@.new $@
+
+install: all lib	## PREFIX=/usr/local, DESTDIR=
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include lib/pkgconfig \
+		share/man/man1 share/lua/5.1)
+	install $(B)/mooncake $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 mooncake.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(B)/libmooncake.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 $(B)/$(SO) $(DESTDIR)$(PREFIX)/lib/$(SO).$(VERSION)
+	ln -sf $(SO).$(VERSION) $(DESTDIR)$(PREFIX)/lib/$(SO)
+	ln -sf $(SO) $(DESTDIR)$(PREFIX)/lib/libmooncake.so
+	sed -e 's,@PREFIX@,$(PREFIX),' -e 's,@VERSION@,$(VERSION),' \
+		-e 's,@LIBS@,$(LIB_LIBS),' scripts/mooncake.pc.in \
+		> $(DESTDIR)$(PREFIX)/lib/pkgconfig/mooncake.pc
+	sed 's,@VERSION@,$(VERSION),' scripts/mooncake.1 \
+		> $(DESTDIR)$(PREFIX)/share/man/man1/mooncake.1
+	cp -R lua/mooncake $(DESTDIR)$(PREFIX)/share/lua/5.1/
+
+demo:	## install what is missing, build, replay the small trace
+	@scripts/deps.sh build
+	@$(MAKE) --no-print-directory all
+	$(B)/mooncake run examples/replay.lua traces/small.jsonl
+check:	## all tests in all variants, as the gate runs them
+	@scripts/deps.sh test
+	@scripts/test.sh check
+test:	## the tests once, in VARIANT
+	@scripts/test.sh $(VARIANT)
+bench: all tests	## measure against plain sockets, memcpy and others
+	@scripts/deps.sh bench
+	$(B)/mooncake run tests/bench/bench.lua
+soak:	## 10,000 rounds of fault injection
+	@$(MAKE) --no-print-directory $(B)/tests/unit/fault_test
+	MC_FAULT_ROUNDS=$(or $(MC_FAULT_ROUNDS),10000) $(B)/tests/unit/fault_test
+fuzz: $(FUZZ:%=build-fuzz/%)	## each target for FUZZ_TIME=60 seconds
+	@for f in $(FUZZ:%_fuzz=%); do mkdir -p tests/corpus/$$f; echo "  FUZZ	$$f"; \
+		build-fuzz/$${f}_fuzz -max_total_time=$(FUZZ_TIME) -print_final_stats=1 \
+		-artifact_prefix=build-fuzz/ tests/corpus/$$f || exit 1; done
+clean:	## remove what was built
+	rm -rf build build-debug build-asan build-tsan build-fuzz dist
+help:	## this list
+	@sed -n 's/^\([a-z]*\):.*	## /  \1	/p' Makefile | expand -t 12
+
+.PHONY: all lib dist tests replay install demo check test bench soak fuzz clean help
+.SECONDARY:
+.DELETE_ON_ERROR:
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)
