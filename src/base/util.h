@@ -19,8 +19,9 @@
 
 static inline void mc_copy_to(char *dst, size_t size, const char *src)
 {
-	size_t n = strnlen(src, size - 1);
+	size_t n = strlen(src);
 
+	n = n < size ? n : size - 1;
 	memmove(dst, src, n);
 	dst[n] = 0;
 }
