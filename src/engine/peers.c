@@ -120,10 +120,15 @@ static int link_dial(struct peer *p, struct link *l, uint64_t deadline_ns)
 
 static int link_lock(struct peer *p, struct link *l, uint64_t deadline_ns)
 {
-	struct timespec t = { deadline_ns / 1000000000u,
-			      deadline_ns % 1000000000u };
+	uint64_t now = mc_clock_ns(), ns;
+	struct timespec t;
 
-	if (pthread_mutex_clocklock(&l->lock, CLOCK_MONOTONIC, &t))
+	/* Mutexes are timed by the clock on the wall. */
+	clock_gettime(CLOCK_REALTIME, &t);
+	ns = t.tv_nsec + (deadline_ns > now ? deadline_ns - now : 0);
+	t.tv_sec += ns / 1000000000u;
+	t.tv_nsec = ns % 1000000000u;
+	if (pthread_mutex_timedlock(&l->lock, &t))
 		return mc_err(-ETIMEDOUT, "%s: earlier questions are still "
 			      "unanswered", p->at.name);
 	return 0;
