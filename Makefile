@@ -119,12 +119,14 @@ fuzz: $(FUZZ:%=build-fuzz/%)	## each target for FUZZ_TIME=60 seconds
 	@for f in $(FUZZ:%_fuzz=%); do mkdir -p tests/corpus/$$f; echo "  FUZZ	$$f"; \
 		build-fuzz/$${f}_fuzz -max_total_time=$(FUZZ_TIME) -print_final_stats=1 \
 		-artifact_prefix=build-fuzz/ tests/corpus/$$f || exit 1; done
+flags:
+	@echo $(CPPFLAGS_ALL)
 clean:	## remove what was built
 	rm -rf build build-debug build-asan build-tsan build-fuzz dist
 help:	## this list
 	@sed -n 's/^\([a-z]*\):.*	## /  \1	/p' Makefile | expand -t 12
 
-.PHONY: all lib dist tests replay install demo check test bench soak fuzz clean help
+.PHONY: all lib dist tests replay install demo check test bench soak fuzz flags clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)

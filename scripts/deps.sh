@@ -1,0 +1,122 @@
+#!/bin/bash
+# deps.sh - install the Debian and Ubuntu packages that are missing.
+#
+#   deps.sh [build|test|bench]
+#
+# Says what and why before it does; with nothing missing it is silent and
+# quick. As root, or by sudo.
+set -eu
+level=${1:-build}
+
+# package: why
+build_list='
+gcc: compiles the sources
+libc6-dev: headers of the C library
+pkg-config: finds the libraries
+libluajit-5.1-dev: the script language in the command
+libjson-c-dev: JSON of segments and registries
+libevent-dev: the embedded registry server
+libcurl4-openssl-dev: the registry client
+libnuma-dev: memory on a NUMA node
+libssl-dev: the cluster key, TLS
+libedit-dev: line editing in the REPL
+libxxhash-dev: checksums (a header)
+uthash-dev: hash tables (a header)'
+test_list='
+clang: second compiler, fuzz targets
+g++: compiles the header as C++
+libcmocka-dev: the C unit tests
+iproute2: network namespaces for link tests
+iperf3: what tcp is measured against
+openssl: certificates for TLS tests
+curl: talks to the registry from outside
+procps: looks at processes in tests'
+bench_list='
+iperf3: what tcp is measured against'
+
+case $level in
+build) list=$build_list ;;
+test) list=$build_list$test_list ;;
+bench) list=$build_list$bench_list ;;
+*) echo "usage: deps.sh [build|test|bench]" >&2; exit 2 ;;
+esac
+
+installed() {
+	dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii'
+}
+
+# Names of this list that are not installed, in one query.
+missing() {
+	local names have
+	names=$(sed -n 's/^\([^:]*\):.*/\1/p' <<<"$1")
+	# shellcheck disable=SC2086
+	have=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' $names \
+		2>/dev/null | sed -n 's/^ii *//p' || true)
+	comm -23 <(sort -u <<<"$names") <(sort -u <<<"$have")
+}
+
+# clang's sanitizer and fuzzer runtime has a package of its own since 14 on
+# Debian 12 and on Ubuntu 24.04; before, it came with clang.
+runtime() {
+	local version name
+	compgen -G "$(clang -print-resource-dir 2>/dev/null \
+		)/lib/*/libclang_rt.fuzzer*.a" >/dev/null && return 0
+	version=$(apt-cache depends clang 2>/dev/null |
+		sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -1)
+	name=libclang-rt-$version-dev
+	[ -n "$version" ] && apt-cache show "$name" >/dev/null 2>&1 ||
+		return 0
+	installed "$name" || echo "$name"
+}
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo "$@"
+	else
+		echo "deps.sh: run it as root, or install sudo" >&2
+		exit 1
+	fi
+}
+
+known() {
+	local name
+	for name; do
+		apt-cache show "$name" >/dev/null 2>&1 || return 1
+	done
+}
+
+install() {
+	as_root env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y --no-install-recommends "$@" >&2
+}
+
+if ! command -v dpkg-query >/dev/null; then
+	echo "deps.sh: no Debian or Ubuntu; these are needed:$list" >&2
+	exit 0
+fi
+
+wanted=$(missing "$list")
+extra=
+[ "$level" = test ] && [ -z "$wanted" ] && extra=$(runtime)
+[ -z "$wanted$extra" ] && exit 0
+
+echo "deps.sh: will install, with apt-get, what is missing to $level:"
+for name in $wanted; do
+	grep "^$name:" <<<"$list" | head -1 | sed 's/^\([^:]*\): */  \1\t/' |
+		expand -t 26
+done
+if [ "$level" = test ]; then
+	echo "  clang's runtime         sanitizers and fuzzing, where it is" \
+		"a package of its own"
+fi
+# shellcheck disable=SC2086
+known $wanted || as_root apt-get update -q >&2
+# shellcheck disable=SC2086
+[ -z "$wanted" ] || install $wanted || { as_root apt-get update -q >&2 &&
+	install $wanted; }
+if [ "$level" = test ]; then
+	extra=$(runtime)
+	[ -z "$extra" ] || install "$extra"
+fi
