@@ -408,7 +408,9 @@ end
 function proc.on_sigint()
    local set, old = opaque(), opaque()
    C.mcl_sigemptyset(set)
-   for _, name in ipairs { "INT", "TERM", "HUP" } do C.mcl_sigaddset(set, SIGNALS[name]) end
+   for _, name in ipairs { "INT", "TERM", "HUP" } do
+      C.mcl_sigaddset(set, SIGNALS[name])
+   end
    C.mcl_sigmask(0, set, old)
    local fd = C.mcl_signalfd(-1, set, CLOEXEC + NONBLOCK)
    if fd < 0 then error("signalfd: " .. strerror(ffi.errno())) end

@@ -131,8 +131,8 @@ local function execute(path, steps, mark, dir, timeout_s)
    return read_file(dir .. "/output") or "", status
 end
 
--- Give each step the lines it printed and its status.
-local function distribute(steps, output, mark)
+-- Give each step that ran the lines it printed and its status.
+local function distribute(steps, output, mark, status)
    local i, got = 1, {}
    for line, eol in output:gmatch "([^\n]*)(\n?)" do
       local before, index, status = line:match("^(.*)" .. mark .. " (%d+) (%d+)$")
@@ -144,7 +144,8 @@ local function distribute(steps, output, mark)
          got[#got + 1] = line
       end
    end
-   if steps[i] then steps[i].got = got end
+   -- A step that ends the shell prints no mark: its status is that of the shell.
+   if steps[i] then steps[i].got, steps[i].result = got, status end
 end
 
 local function step_matches(step)
@@ -189,7 +190,7 @@ local function explain(path, step, timed_out)
    print(("failed: %s:%d: $ %s"):format(path, step.line, step.text:match "^[^\n]*"))
    for _, line in ipairs(diff(step.want, step.got or {})) do print(line) end
    if not step.result then
-      print(timed_out and "  (took too long)" or "  (the shell ended here)")
+      print(timed_out and "  (took too long)" or "  (the shell had ended)")
    elseif step.result ~= step.status then
       print(("  exit status %d, want %d"):format(step.result, step.status))
    end
@@ -228,7 +229,7 @@ function transcript.run_file(path, opt)
    local dir = proc.run { "mktemp", "-d" }:gsub("\n$", "")
    local output, status = execute(path, steps, mark, dir, opt.timeout)
    os.execute("rm -rf " .. dir)
-   distribute(steps, output, mark)
+   distribute(steps, output, mark, status)
    return judge(path, steps, status, opt)
 end
 
