@@ -116,7 +116,7 @@ end
 
 function tests.the_public_trace_has_its_known_hit_rates()
    local reader = trace.open(PUBLIC)
-   if not reader then return skip("no " .. PUBLIC) end
+   if not reader then return test.skip("no " .. PUBLIC) end
    local s = trace.stat(reader, { 1000, 10000, 50000 })
    equal(s.requests, 12031, "requests")
    equal(s.blocks, 288500, "blocks")

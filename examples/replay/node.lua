@@ -36,7 +36,8 @@ local function start_node(opt)
       state = ffi.new("uint8_t[?]", slots), transfers = wire.hist(), busy_us = 0,
       bytes = 0, peers = {}, finished = false, reqs = mooncake.reqs(wire.block_limit) },
       Node)
-   self.pool = check(e:alloc(slots * opt.block, { access = "rw", huge = true, populate = true }))
+   self.pool = check(e:alloc(slots * opt.block,
+      { access = "rw", huge = true, populate = true }))
    self.master = check(e:segment(opt.master, 5000))
    io.stdout:write("ready ", e:addr(), "\n")
    io.stdout:flush()
@@ -139,29 +140,44 @@ local function push(self, head, blocks, msg)
    if not ok then reply(self, head, "failed", msg .. why) end
 end
 
--- The decode node lacks blocks: write them, or say where they are and keep them there.
-function prefill.want(self, msg)
+local function lend(self, head, blocks, slots)
+   self.lent[#self.lent + 1] = { req = head.req, node = head.node, n = head.n,
+      slots = slots }
+   reply(self, head, "here", pack(head.req, head.sent_ns, self.opt.index, head.n, blocks,
+      block_size))
+end
+
+-- Give the decode node the blocks: false while the pool is full of what is lent.
+local function give(self, msg)
    local head = wire.unpack(msg)
    local n = head.n
    local blocks = ffi.new("struct replay_block[?]", n)
    ffi.copy(blocks, ffi.cast("const char *", msg) + head_size, n * block_size)
    local slots = ffi.new("int32_t[?]", n)
    local ok, pinned = compute(self, blocks, n, slots)
-   local answer = pack(head.req, head.sent_ns, head.node, n)
-   if not ok then
-      unpin(self, slots, pinned)
-      reply(self, head, "failed", answer .. "the prefill node's pool is full: " ..
-         "give a larger --pool or a smaller --scale")
-   elseif self.opt.pull then
-      self.lent = self.lent or {}
-      self.lent[#self.lent + 1] = { req = head.req, node = head.node, slots = slots,
-         n = n }
-      reply(self, head, "here", pack(head.req, head.sent_ns, self.opt.index, n, blocks,
-         block_size))
-   else
-      push(self, head, blocks, answer)
-      unpin(self, slots, n)
+   if ok and self.opt.pull then
+      lend(self, head, blocks, slots)
+      return true
    end
+   local answer = pack(head.req, head.sent_ns, head.node, n)
+   if ok then
+      push(self, head, blocks, answer)
+   elseif #self.lent == 0 then
+      reply(self, head, "failed", ("%s%d blocks, and the pool of the prefill node has %d")
+         :format(answer, n, self.slots))
+   end
+   unpin(self, slots, pinned)
+   return ok or #self.lent == 0
+end
+
+local function give_waiting(self)
+   while self.queue[1] and give(self, self.queue[1]) do table.remove(self.queue, 1) end
+end
+
+-- The decode node lacks blocks: write them, or say where they are and keep them there.
+function prefill.want(self, msg)
+   self.queue[#self.queue + 1] = msg
+   give_waiting(self)
 end
 
 -- The decode node has read what we lent it.
@@ -171,9 +187,10 @@ function prefill.release(self, msg)
       if loan.req == head.req and loan.node == head.node and loan.n == head.n then
          unpin(self, loan.slots, loan.n)
          table.remove(self.lent, i)
-         return
+         break
       end
    end
+   give_waiting(self)
 end
 
 -- ---- decode -------------------------------------------------------------
@@ -363,6 +380,8 @@ local node = start_node(opt)
 if opt.role == "decode" then
    node.scratch = ffi.new("uint8_t[?]", opt.block)
    node.queue, node.active, node.n_active, node.loader = {}, {}, 0, {}
+else
+   node.queue, node.lent = {}, {}
 end
 node:serve(opt.role == "decode" and decode or prefill)
 node.e:close()

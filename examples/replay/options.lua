@@ -1,6 +1,5 @@
 -- options.lua - the command line of replay.lua, and the sizes that follow from it.
 
-local lru = require "mooncake.lru"
 local util = require "mooncake.util"
 
 local options = {}
@@ -17,7 +16,7 @@ KV cache of its requests from prefill processes to decode processes, and verify 
   --limit N          only the first N requests
   --model NAME       whose KV cache: --model help lists them (default llama3-70b)
   --scale X          size of the cache relative to that model's, as 0.001 or 1/1280
-                     (default: as large as goes through in about 2 GiB of blocks)
+                     (default: what makes all blocks of the trace about 4 GiB)
   --pool SIZE        bytes of each node's pool (default: 256M, less on small machines)
   --transport LIST   allowed transports, as "tcp" or "shm,tcp" (default: all)
   --listen HOST      address that the nodes listen on (default 127.0.0.1)
@@ -134,17 +133,13 @@ end
 -- What the trace holds, up to the limit; nil for a trace that can be read only once.
 function options.scan(reader, opt)
    if opt.path == "-" then return nil end
-   local s, all = { requests = 0, blocks = 0, max_blocks = 0 }, lru.new()
+   local s = { requests = 0, blocks = 0, max_blocks = 0 }
    for req in reader:each() do
       if s.requests == opt.limit then break end
       s.requests, s.blocks = s.requests + 1, s.blocks + req.n_blocks
       s.max_blocks = math.max(s.max_blocks, req.n_blocks)
       s.block_tokens = req.block_tokens
-      for i = 0, req.n_blocks - 1 do
-         if not all:find(req.blocks[i]) then all:insert(req.blocks[i]) end
-      end
    end
-   s.unique = all.used
    assert(reader:rewind())
    return s
 end
@@ -156,8 +151,8 @@ local function available_memory()
    return kib and tonumber(kib) * 1024 or 2 ^ 30
 end
 
--- Bytes of a block: of the model, scaled. Left to us, the whole trace is about 2 GiB, and
--- a pool holds four of the longest requests.
+-- Bytes of a block: of the model, scaled. Left to us, the blocks of all requests are
+-- about 4 GiB, and a pool holds four of the longest requests.
 function options.choose_sizes(opt, found)
    local nodes = opt.prefill + opt.decode
    opt.pool = opt.pool or math.min(2 ^ 28, math.floor(available_memory() / 4 / nodes))
@@ -166,7 +161,7 @@ function options.choose_sizes(opt, found)
    if opt.scale then
       opt.block = math.ceil(full * opt.scale / 64) * 64
    else
-      local aim = math.min(2 ^ 31 / math.max(1, found and found.unique or 2 ^ 17),
+      local aim = math.min(2 ^ 32 / math.max(1, found and found.blocks or 2 ^ 18),
          opt.pool / 4 / math.max(1, found and found.max_blocks or 256), full)
       opt.block = math.max(64, 2 ^ math.floor(math.log(aim) / math.log(2)))
    end

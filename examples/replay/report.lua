@@ -45,7 +45,8 @@ function report.results(self, seconds, why)
    if why then errors[#errors + 1] = { error = why, count = 1 } end
    local opt = self.opt
    return { trace = opt.path, model = opt.model, scale = opt.scale,
-      block_bytes = opt.block, pool_bytes = opt.pool, prefill = opt.prefill, decode = opt.decode,
+      block_bytes = opt.block, pool_bytes = opt.pool,
+      prefill = opt.prefill, decode = opt.decode,
       direction = opt.pull and "pull" or "push", requests = self.done,
       requests_of = self.found and self.found.requests or json.null,
       blocks_moved = self.moved, blocks_reused = self.reused,
