@@ -2,6 +2,7 @@
 #ifndef MC_BASE_CLOCK_H
 #define MC_BASE_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -26,6 +27,49 @@ static inline int mc_clock_left_ms(uint64_t deadline_ns, int max_ms)
 		return 0;
 	ms = (deadline_ns - now + MC_MS - 1) / MC_MS;
 	return ms > (uint64_t)max_ms ? max_ms : (int)ms;
+}
+
+/*
+ * How long to look for the next event before sleeping: sleeping and being woken
+ * costs more than a few microseconds of looking, and looking for what does not
+ * come soon is waste. So: twice what it has taken lately, if that was short.
+ */
+enum {
+	MC_SPIN_SOON_NS = 20000,	/* worth looking for */
+	MC_SPIN_CAP_NS = 1000000,	/* one long wait ends the looking */
+};
+
+struct mc_spin {
+	uint64_t fixed_ns;		/* asked for by the user; 0: adapt */
+	uint64_t usual_ns;		/* moving average; atomic, relaxed */
+	bool never;
+};
+
+static inline void mc_spin_init(struct mc_spin *s, int spin_us)
+{
+	s->fixed_ns = spin_us > 0 ? spin_us * (uint64_t)1000 : 0;
+	s->never = spin_us < 0;
+	s->usual_ns = MC_SPIN_CAP_NS;
+}
+
+static inline uint64_t mc_spin_ns(const struct mc_spin *s)
+{
+	uint64_t usual = __atomic_load_n(&s->usual_ns, __ATOMIC_RELAXED);
+
+	if (s->never || s->fixed_ns)
+		return s->fixed_ns;
+	return usual < MC_SPIN_SOON_NS ? 2 * usual : 0;
+}
+
+/* It took @ns this time. */
+static inline void mc_spin_took(struct mc_spin *s, uint64_t ns)
+{
+	uint64_t usual = __atomic_load_n(&s->usual_ns, __ATOMIC_RELAXED);
+
+	if (ns > MC_SPIN_CAP_NS)
+		ns = MC_SPIN_CAP_NS;
+	__atomic_store_n(&s->usual_ns, usual - usual / 8 + ns / 8,
+			 __ATOMIC_RELAXED);
 }
 
 #endif

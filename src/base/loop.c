@@ -50,15 +50,15 @@ static void loop_end_round(struct mc_loop *l)
 /* Sleep for events, after looking for some without sleeping for a while. */
 static int loop_wait(struct mc_loop *l, struct epoll_event *evs)
 {
-	uint64_t until = l->spin_ns ? mc_clock_ns() + l->spin_ns : 0;
+	uint64_t start = mc_clock_ns(), spin = mc_spin_ns(&l->spin);
+	int n = 0;
 
-	while (until && mc_clock_ns() < until) {
-		int n = epoll_wait(l->epfd, evs, LOOP_EVENTS, 0);
-
-		if (n)
-			return n;
-	}
-	return epoll_wait(l->epfd, evs, LOOP_EVENTS, -1);
+	while (!n && spin && mc_clock_ns() - start < spin)
+		n = epoll_wait(l->epfd, evs, LOOP_EVENTS, 0);
+	if (!n)
+		n = epoll_wait(l->epfd, evs, LOOP_EVENTS, -1);
+	mc_spin_took(&l->spin, mc_clock_ns() - start);
+	return n;
 }
 
 static void *loop_main(void *arg)
@@ -98,8 +98,8 @@ int mc_loop_open(struct mc_loop *l, void (*on_timer)(void *arg), void *arg,
 {
 	int r;
 
-	*l = (struct mc_loop){ .on_timer = on_timer, .arg = arg,
-				.spin_ns = spin_us * 1000ull };
+	*l = (struct mc_loop){ .on_timer = on_timer, .arg = arg };
+	mc_spin_init(&l->spin, spin_us);
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->passed, NULL);
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);

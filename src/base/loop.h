@@ -5,6 +5,8 @@
 #ifndef MC_BASE_LOOP_H
 #define MC_BASE_LOOP_H
 
+#include "clock.h"
+
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,13 +24,13 @@ struct mc_loop {
 	void (*on_timer)(void *arg);
 	void *arg;
 	bool stopping;
-	uint64_t spin_ns;
+	struct mc_spin spin;
 	uint64_t round;			/* of epoll_wait(), see mc_loop_pass() */
 	pthread_mutex_t lock;
 	pthread_cond_t passed;
 };
 
-/* @spin_us: after an event, look for the next so long before sleeping. */
+/* @spin_us: look for events so long before sleeping; 0: adapts, < 0: never. */
 int mc_loop_open(struct mc_loop *l, void (*on_timer)(void *arg), void *arg,
 		 int spin_us);
 void mc_loop_close(struct mc_loop *l);

@@ -443,6 +443,15 @@ static bool drive_due(struct batch *b)
 	return true;
 }
 
+/* What the path waits for, if nobody else drives it. */
+static void drive_events(struct epath *ep, short *events)
+{
+	if (pthread_mutex_trylock(&ep->p->lock))
+		return;
+	*events = ep->p->events;
+	pthread_mutex_unlock(&ep->p->lock);
+}
+
 /* Sleep until a path, or another thread, has something to say. */
 static void drive_sleep(struct waiter *w, struct epath **eps,
 			const short *events, int n, uint64_t until_ns)
@@ -459,9 +468,13 @@ static void drive_sleep(struct waiter *w, struct epath **eps,
 		return;
 }
 
-static void drive_round(struct batch *b, struct waiter *w, uint64_t until_ns)
+/* One look at the batch's paths, then sleep. @first: the slices have just been
+ * posted, so that looking before sleeping would find nothing, unless it is what
+ * the options ask for. */
+static void drive_round(struct batch *b, struct waiter *w, uint64_t until_ns,
+			bool first)
 {
-	uint64_t spin = b->e->opts.spin_us * 1000ull, start = 0;
+	uint64_t spin = mc_spin_ns(&b->e->spin), start = mc_clock_ns();
 	struct epath *eps[DRIVE_PATHS];
 	short events[DRIVE_PATHS];
 	int n = drive_collect(b, eps, DRIVE_PATHS);
@@ -471,14 +484,16 @@ static void drive_round(struct batch *b, struct waiter *w, uint64_t until_ns)
 		moved = false;
 		for (int i = 0; i < n; i++) {
 			events[i] = POLLIN;
-			moved |= drive_path(eps[i], &events[i]);
+			if (!first || spin)
+				moved |= drive_path(eps[i], &events[i]);
+			else
+				drive_events(eps[i], &events[i]);
 		}
-		if (spin && !start)
-			start = mc_clock_ns();
 	} while (!moved && n && spin && !batch_ended(b) &&
 		 mc_clock_ns() - start < spin);
 	if (!moved && !batch_ended(b) && !b->notify_due)
 		drive_sleep(w, eps, events, n, until_ns);
+	mc_spin_took(&b->e->spin, mc_clock_ns() - start);
 	while (n--)
 		path_put(eps[n]);
 	drive_pump_all(b, b);
@@ -488,6 +503,7 @@ int drive_wait(struct batch *b, uint64_t until_ns)
 {
 	struct mc_engine *e = b->e;
 	uint64_t now, next = 0;
+	bool first = !b->async;
 	struct waiter *w;
 
 	if (batch_ended(b))
@@ -497,7 +513,8 @@ int drive_wait(struct batch *b, uint64_t until_ns)
 		return mc_err(-ENOMEM, "cannot wait: no memory or descriptors");
 	waiter_add(b, w);
 	while (!batch_ended(b) && !drive_due(b)) {
-		drive_round(b, w, until_ns);
+		drive_round(b, w, until_ns, first);
+		first = false;
 		now = mc_clock_ns();
 		if (!next)
 			next = now + ENGINE_TICK_MS * (uint64_t)MC_MS;

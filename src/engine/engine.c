@@ -305,6 +305,7 @@ static struct mc_engine *engine_new(const struct mc_options *opts)
 	madvise((void *)e->alive, 4096, MADV_WIPEONFORK);
 	*e->alive = 1;
 	engine_copy_options(&e->opts, opts);
+	mc_spin_init(&e->spin, e->opts.spin_us);
 	while (!e->epoch)
 		if (getrandom(&e->epoch, sizeof(e->epoch), 0) < 0)
 			e->epoch = mc_clock_ns() ^ (uint64_t)getpid() << 48;

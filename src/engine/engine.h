@@ -364,6 +364,7 @@ struct mc_engine {
 	struct batch *completed, *completed_last;
 	struct waiter *waiters;		/* pool */
 	bool ticking;
+	struct mc_spin spin;		/* of threads that wait */
 	int fd;
 	bool signaled;
 	struct serving serving;

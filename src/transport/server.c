@@ -493,6 +493,7 @@ static int serve_run(struct serve_conn *c)
 
 	if (r < 0)
 		return r;
+	c->rx.drained = false;
 	do {
 		r = serve_step(c);
 	} while (r > 0 && !c->dead &&

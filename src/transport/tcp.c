@@ -402,7 +402,8 @@ static int tcp_poll(struct mc_path *base, struct mc_slice **out, int max)
 		return 0;
 	if (p->sending)
 		r = tcp_send(p);
-	while (r >= 0 && n < max) {
+	p->rx.drained = false;
+	while (r >= 0 && n < max && (p->head || !n)) {
 		r = tcp_recv(p, &out[n]);
 		if (r == 1)
 			n++;

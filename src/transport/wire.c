@@ -34,6 +34,15 @@ int wire_span_iov(const struct wire_span *s, struct iovec *iov, int max)
 	return n;
 }
 
+static size_t wire_iov_len(const struct iovec *iov, int n)
+{
+	size_t len = 0;
+
+	while (n--)
+		len += iov[n].iov_len;
+	return len;
+}
+
 void wire_span_skip(struct wire_span *s, uint64_t len)
 {
 	s->left -= len;
@@ -58,6 +67,22 @@ static void wire_compact(struct wire_rx *rx)
 	rx->used = 0;
 }
 
+/* A plain socket that gave less than was asked for has no more: asking would
+ * cost a system call to hear so. */
+static ssize_t wire_recv(struct wire_rx *rx, struct mc_stream *s,
+			 const struct iovec *iov, int n, size_t len)
+{
+	ssize_t r;
+
+	if (rx->drained)
+		return 0;
+	r = mc_stream_readv(s, iov, n);
+	if (r > 0)
+		rx->total += r;
+	rx->drained = r >= 0 && (size_t)r < len && !s->tls;
+	return r;
+}
+
 int wire_fill(struct wire_rx *rx, struct mc_stream *s, uint32_t want)
 {
 	while (rx->have - rx->used < want) {
@@ -67,11 +92,10 @@ int wire_fill(struct wire_rx *rx, struct mc_stream *s, uint32_t want)
 		wire_compact(rx);
 		iov.iov_base = rx->buf + rx->have;
 		iov.iov_len = mc_max(want, (uint32_t)WIRE_AHEAD) - rx->have;
-		r = mc_stream_readv(s, &iov, 1);
+		r = wire_recv(rx, s, &iov, 1, iov.iov_len);
 		if (r <= 0)
 			return r;
 		rx->have += r;
-		rx->total += r;
 	}
 	return 1;
 }
@@ -101,16 +125,17 @@ int wire_recv_span(struct wire_rx *rx, struct mc_stream *s,
 	while (span->left) {
 		int n = wire_span_iov(span, iov, WIRE_IOV - 1);
 		bool last = span->i + n >= span->n;
+		size_t len;
 		ssize_t r;
 
 		/* Behind the last range, what follows comes for free. */
 		rx->have = rx->used = 0;
 		if (last)
 			iov[n++] = (struct iovec){ rx->buf, WIRE_AHEAD };
-		r = mc_stream_readv(s, iov, n);
+		len = last ? span->left + WIRE_AHEAD : wire_iov_len(iov, n);
+		r = wire_recv(rx, s, iov, n, len);
 		if (r <= 0)
 			return r;
-		rx->total += r;
 		if ((uint64_t)r > span->left) {
 			rx->have = r - span->left;
 			r = span->left;

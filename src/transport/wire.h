@@ -103,6 +103,8 @@ struct wire_rx {
 	uint8_t *buf;			/* WIRE_BUF bytes */
 	uint32_t have, used;
 	uint64_t total;			/* received in all */
+	bool drained;			/* the last call left nothing: do not
+					 * ask again before the socket says so */
 };
 
 /* Have @want bytes at rx->buf + rx->used: 1 yes, 0 not yet, -errno. */
