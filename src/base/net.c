@@ -21,7 +21,7 @@
 
 enum {
 	NET_BACKLOG = 1024,
-	NET_VANISHED_MS = 10000,	/* unacknowledged so long: gone */
+	NET_VANISHED_MS = 20000,	/* unacknowledged so long: gone */
 	NET_KEEP_IDLE_S = 4,
 	NET_KEEP_EVERY_S = 2,
 	NET_KEEP_PROBES = 3,

@@ -73,7 +73,8 @@ int mc_net_connect(const char *addr, const char *dev, uint64_t deadline_ns,
 int mc_net_connect_unix(const char *name, uint64_t deadline_ns, int *fd);
 
 /* For TCP sockets that were accepted; connected ones have it: no delay, and a
- * peer that has vanished is noticed within ten seconds or so. */
+ * peer that has vanished is noticed within half a minute. So is one that does
+ * not take what was sent to it for 20 seconds: -ETIMEDOUT. */
 void mc_net_tune(int fd);
 
 /* ---- using them -------------------------------------------------------- */

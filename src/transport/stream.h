@@ -50,7 +50,8 @@ int mc_stream_init(struct mc_stream *s, int fd, struct mc_tls *tls,
 /* Close it; what was sent is still delivered. Twice does no harm. */
 void mc_stream_fini(struct mc_stream *s);
 
-/* Close it at once: what is in flight is dropped, the peer gets a reset. */
+/* Close it at once: what is not sent yet never is, the peer gets a reset. Bytes
+ * that have reached it already, it can still read. */
 void mc_stream_reset(struct mc_stream *s);
 
 /* Before anything else on a TLS stream: 1 done (plain: at once), 0 not yet,

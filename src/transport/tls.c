@@ -39,6 +39,7 @@ struct mc_stream_tls {
 	uint32_t tried;			/* bytes of a write to be repeated */
 	int err;			/* held back behind bytes, with why */
 	char *why;
+	char subject[100];		/* of a certificate not accepted */
 	uint8_t record[TLS_RECORD];	/* where small ranges are gathered */
 };
 
@@ -50,16 +51,6 @@ struct tls_cursor {
 };
 
 /* ---- errors -------------------------------------------------------------- */
-
-/* The peer's certificate, for a message about it. */
-static void tls_subject(SSL *ssl, char *out, size_t size)
-{
-	X509 *cert = SSL_get0_peer_certificate(ssl);
-
-	out[0] = 0;
-	if (cert)
-		X509_NAME_oneline(X509_get_subject_name(cert), out, size);
-}
 
 /* Alerts by which the peer turns our certificate down. */
 static bool tls_is_refusal(int reason)
@@ -87,16 +78,13 @@ static int tls_broken(const struct mc_stream *s)
 	int reason = ERR_GET_REASON(e);
 	const char *text = ERR_reason_error_string(e);
 	long verdict = SSL_get_verify_result(ssl);
-	char subject[120];
 
 	if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
 		return mc_stream_closed(s);
-	if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
-		tls_subject(ssl, subject, sizeof(subject));
+	if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
 		return mc_err(-EACCES, "%s: its certificate %s is not "
-			      "accepted: %s", s->peer, subject,
+			      "accepted: %s", s->peer, s->tls->subject,
 			      X509_verify_cert_error_string(verdict));
-	}
 	if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
 		return mc_err(-EACCES, "%s: shows no certificate", s->peer);
 	if (tls_is_refusal(reason))
@@ -238,11 +226,25 @@ static int tls_load(SSL_CTX *ctx, const char *cert, const char *key,
 	return 0;
 }
 
+/* Whose certificate fails is known here only. */
+static int tls_verified(int ok, X509_STORE_CTX *store)
+{
+	SSL *ssl = X509_STORE_CTX_get_ex_data(store,
+				SSL_get_ex_data_X509_STORE_CTX_idx());
+	struct mc_stream_tls *t = SSL_get_app_data(ssl);
+	X509 *cert = X509_STORE_CTX_get_current_cert(store);
+
+	if (!ok && cert)
+		X509_NAME_oneline(X509_get_subject_name(cert), t->subject,
+				  sizeof(t->subject));
+	return ok;
+}
+
 static void tls_setup(SSL_CTX *ctx)
 {
 	SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER |
-			   SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+			   SSL_VERIFY_FAIL_IF_NO_PEER_CERT, tls_verified);
 	/* A certificate may vouch for itself, without being an authority. */
 	X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(ctx),
 				    X509_V_FLAG_PARTIAL_CHAIN);
@@ -335,6 +337,7 @@ struct mc_stream_tls *mc_tls_attach(struct mc_tls *tls, int fd, bool server)
 		mc_tls_detach(t);
 		return NULL;
 	}
+	SSL_set_app_data(t->ssl, t);
 	BIO_set_data(b, t);
 	BIO_set_init(b, 1);
 	SSL_set_bio(t->ssl, b, b);
