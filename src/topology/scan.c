@@ -185,9 +185,10 @@ static int scan_address_rank(const struct sockaddr *sa)
 		&((const struct sockaddr_in6 *)sa)->sin6_addr) ? 1 : 2;
 }
 
-static void scan_address(struct mc_device_info *info,
-			 const struct ifaddrs *ifs)
+/* The kernel's own word on a live interface: its best address, its state. */
+static void scan_live(struct mc_device_info *info, const struct ifaddrs *ifs)
 {
+	const unsigned up = IFF_UP | IFF_RUNNING;
 	int best = 0;
 
 	for (; ifs; ifs = ifs->ifa_next) {
@@ -197,8 +198,11 @@ static void scan_address(struct mc_device_info *info,
 		int rank = scan_address_rank(sa);
 		char text[INET6_ADDRSTRLEN] = "";
 
-		if (rank <= best || strlen(info->name) != n ||
+		if (strlen(info->name) != n ||
 		    memcmp(info->name, ifs->ifa_name, n))
+			continue;
+		info->up = (ifs->ifa_flags & up) == up;
+		if (rank <= best)
 			continue;
 		best = rank;
 		inet_ntop(sa->sa_family, rank == 3 ?
@@ -270,10 +274,15 @@ static int scan_net(struct mc_topology *t, const char *name, void *arg)
 
 	if (!d)
 		return -ENOMEM;
-	scan_address(&d->info, arg);
 	if (scan_dir(t, "class/net", name, dir))
 		return 0;
-	d->info.up = scan_link_state(dir);
+	if (arg)
+		scan_live(&d->info, arg);
+	else
+		d->info.up = scan_link_state(dir);
+	/* Another namespace may have an interface of the same name. */
+	if (arg && mc_sysfs_number(dir, "ifindex", 0) != if_nametoindex(name))
+		return 0;
 	mbps = mc_sysfs_number(dir, "speed", 0);
 	/* -1, or the same as 32 bits: the driver does not know. */
 	if (mbps > 0 && mbps < 0xffffffff)
