@@ -2,10 +2,13 @@
 -- other, and which network devices are nearest to each GPU and NUMA node.
 
 local ffi = require "ffi"
-local C = require "mooncake.ffi"
 local json = require "mooncake.json"
+local mooncake = require "mooncake"
+local util = require "mooncake.util"
 
-ffi.cdef "char *realpath(const char *path, char *resolved);"
+ffi.cdef [[
+char *mcl_realpath(const char *path, char *resolved) __asm__("realpath");
+]]
 
 local WORD = { [0] = "dev", "switch", "root", "node", "far" }
 local LONG = {
@@ -18,33 +21,21 @@ local LONG = {
 
 -- ---- reading ---------------------------------------------------------------
 
-local function device(info)
-   local d = { name = ffi.string(info.name), kind = ffi.string(info.kind) }
-   local pci, addr = ffi.string(info.pci), ffi.string(info.addr)
-   d.pci = pci ~= "" and pci or nil
-   d.addr = addr ~= "" and addr or nil
-   d.numa = info.numa >= 0 and info.numa or nil
-   if info.up >= 0 then d.up = info.up == 1 end
-   d.bw = info.bw > 0 and tonumber(info.bw) or nil
+-- What is not known is absent.
+local function known(d)
+   if d.pci == "" then d.pci = nil end
+   if d.addr == "" then d.addr = nil end
+   if d.numa < 0 then d.numa = nil end
+   if d.bw == 0 then d.bw = nil end
+   if d.up < 0 then d.up = nil else d.up = d.up == 1 end
    return d
 end
 
 local function read(root)
-   local out = ffi.new "struct mc_topology *[1]"
-   if C.mc_topology_open(out, root) < 0 then return nil, ffi.string(C.mc_errmsg()) end
-   local t = ffi.gc(out[0], C.mc_topology_close)
-   local info = ffi.new "struct mc_device_info"
-   local topo = { devices = {}, distance = {}, root = root ~= "" and root or "/" }
-   local n = C.mc_topology_count(t)
-   for i = 0, n - 1 do
-      C.mc_topology_device(t, i, info)
-      topo.devices[i + 1] = device(info)
-      topo.distance[i + 1] = {}
-      for j = 0, n - 1 do
-         topo.distance[i + 1][j + 1] = C.mc_topology_distance(t, i, j)
-      end
-   end
-   C.mc_topology_close(ffi.gc(t, nil))
+   local list = util.check(mooncake.topology(root ~= "" and root or nil))
+   local topo = { root = root ~= "" and root or "/", distance = json.array(list.distance),
+                  devices = json.array {} }
+   for i, d in ipairs(list) do topo.devices[i] = known(d) end
    return topo
 end
 
@@ -75,10 +66,10 @@ local function nics(topo)
 end
 
 local function nearest(topo)
-   local candidates, result = nics(topo), {}
+   local candidates, result = nics(topo), json.array {}
    for i, d in ipairs(topo.devices) do
       if d.kind == "gpu" or d.kind == "cpu" then
-         local near = { device = d.name, nics = json.array and json.array {} or {} }
+         local near = { device = d.name, nics = json.array {} }
          for _, j in ipairs(candidates) do
             local distance = topo.distance[i][j]
             if not near.distance or distance < near.distance then
@@ -101,7 +92,7 @@ local function chain(topo, d)
    local buf = ffi.new "char[4096]"
    local link = topo.root .. "/sys/bus/pci/devices/" .. d.pci
    local parts = {}
-   if ffi.C.realpath(link, buf) ~= nil then
+   if ffi.C.mcl_realpath(link, buf) ~= nil then
       for part in ffi.string(buf):gmatch "[^/]+" do
          if part:match "^pci%x+:%x%x$" or part:match "^%x+:%x%x:%x%x%.%x$" then
             parts[#parts + 1] = part
@@ -315,16 +306,8 @@ local function print_text(topo, opt)
    print(table.concat(out, "\n"))
 end
 
-local function run(opt, args)
-   if #args > 0 then
-      io.stderr:write("mooncake topo: unexpected argument '", args[1], "'\n")
-      return 2
-   end
-   local topo, why = read(opt.root or "")
-   if not topo then
-      io.stderr:write("mooncake topo: ", why, "\n")
-      return 1
-   end
+local function run(opt)
+   local topo = read(opt.root)
    if opt.json then
       topo.nearest = nearest(topo)
       print(json.encode(topo))
