@@ -7,7 +7,9 @@
 local ffi = require "ffi"
 local C = require "mooncake.ffi"
 
-ffi.cdef "long syscall(long number, ...);"
+ffi.cdef [[
+long mcl_syscall(long number, ...) __asm__("syscall");
+]]
 
 local CAP_IPC_LOCK, CAP_SYS_PTRACE = 14, 19
 local SYS_IO_URING_SETUP = 425   -- the same number on all architectures
@@ -219,7 +221,7 @@ local function io_uring(m)
    local disabled = number(m, "/proc/sys/kernel/io_uring_disabled") or 0
    local errno = m.io_uring_errno
    if not errno then
-      ffi.C.syscall(SYS_IO_URING_SETUP, ffi.cast("long", 0), ffi.cast("void *", nil))
+      ffi.C.mcl_syscall(SYS_IO_URING_SETUP, ffi.cast("long", 0), ffi.cast("void *", nil))
       errno = ffi.errno()
    end
    if errno == ENOSYS then
