@@ -1,0 +1,982 @@
+/*
+ * shm_test.c - the shm and local transports: between two engines of this
+ * process, and between this and another that may stop, die or lie.
+ *
+ * The sources are included with a host of our own in place of the engine: it
+ * calls the other context's accept() and passes descriptors on.
+ */
+#define mc_host_epoch fake_epoch
+#define mc_host_name fake_name
+#define mc_host_id fake_id
+#define mc_host_peer_pid fake_peer_pid
+#define mc_host_handshake fake_handshake
+#define mc_shm_transport tested_shm
+#define mc_local_transport tested_local
+#define mc_shm_host tested_shm_host
+#define mc_shm_connect tested_shm_connect
+#define mc_shm_abort tested_shm_abort
+#define mc_shm_disconnect tested_shm_disconnect
+#define mc_shm_copy tested_shm_copy
+#define mc_shm_learn tested_shm_learn
+#define mc_shm_forget tested_shm_forget
+#define mc_shm_forget_all tested_shm_forget_all
+#define mc_shm_settle tested_shm_settle
+#define mc_shm_attachment_free tested_shm_attachment_free
+#define mc_shm_accept tested_shm_accept
+#define mc_shm_gone tested_shm_gone
+
+#include "../../src/transport/local.c"
+#include "../../src/transport/shm.c"
+#include "../../src/transport/shm_connect.c"
+#include "../../src/transport/shm_maps.c"
+#include "../../src/transport/shm_path.c"
+#include "../../src/transport/shm_serve.c"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+enum { MIB = 1 << 20, CONN = 7 };
+
+/* ---- a host -------------------------------------------------------------- */
+
+struct mc_host {
+	const char *name;
+	uint64_t epoch, id;
+	void *ctx;			/* of its shm transport */
+	struct mc_host *far;		/* in this process, or */
+	int sock;			/* in another */
+	int pid;			/* of that */
+	int asked;			/* handshakes */
+	void (*spoil)(struct mc_blob *reply, int *fds);
+	uint32_t last_id;
+};
+
+uint64_t mc_host_epoch(const struct mc_host *h)
+{
+	return h->epoch;
+}
+
+const char *mc_host_name(const struct mc_host *h)
+{
+	return h->name;
+}
+
+uint64_t mc_host_id(const struct mc_host *h)
+{
+	return h->id;
+}
+
+int mc_host_peer_pid(struct mc_host *h, const struct mc_peer *peer,
+		     uint64_t conn)
+{
+	(void)peer;
+	(void)conn;
+	return h->pid;
+}
+
+/* ---- the other process --------------------------------------------------- */
+
+enum job {
+	HANDSHAKE, REPLY, DONE, ALLOC, PLAIN, UNREG, FILL, CHECK, CONNECT,
+	COPY, STOP_INSIDE, LEAVE, CLOSE,
+};
+
+struct job_msg {
+	enum job job;
+	int r;
+	uint64_t addr, len, n;
+	uint64_t local;
+	struct mc_blob blob;
+	int n_fds;
+	char why[MC_WHY_MAX];
+};
+
+static void job_send(int sock, const struct job_msg *m, const int *fds)
+{
+	char room[CMSG_SPACE(MC_HOST_FDS * sizeof(int))] = { 0 };
+	struct iovec v = { (void *)m, sizeof(*m) };
+	struct msghdr h = { .msg_iov = &v, .msg_iovlen = 1 };
+
+	if (m->n_fds) {
+		struct cmsghdr *c;
+
+		h.msg_control = room;
+		h.msg_controllen = CMSG_SPACE(m->n_fds * sizeof(int));
+		c = CMSG_FIRSTHDR(&h);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(m->n_fds * sizeof(int));
+		memcpy(CMSG_DATA(c), fds, m->n_fds * sizeof(int));
+	}
+	if (sendmsg(sock, &h, MSG_NOSIGNAL) < 0)
+		perror("sendmsg");
+	for (int i = 0; i < m->n_fds; i++)
+		close(fds[i]);
+}
+
+static bool job_recv(int sock, struct job_msg *m, int *fds)
+{
+	char room[CMSG_SPACE(MC_HOST_FDS * sizeof(int))];
+	struct iovec v = { m, sizeof(*m) };
+	struct msghdr h = { .msg_iov = &v, .msg_iovlen = 1,
+			    .msg_control = room,
+			    .msg_controllen = sizeof(room) };
+
+	if (recvmsg(sock, &h, MSG_CMSG_CLOEXEC) != sizeof(*m))
+		return false;
+	if (m->n_fds)
+		memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&h)),
+		       m->n_fds * sizeof(int));
+	return true;
+}
+
+static void job_accept(struct mc_host *h, struct job_msg *m)
+{
+	int fds[MC_HOST_FDS];
+
+	m->n_fds = 0;
+	m->r = tested_shm.accept(h->ctx, CONN, &m->blob, &m->blob, fds,
+				 &m->n_fds);
+	if (m->r < 0)
+		snprintf(m->why, sizeof(m->why), "%s", mc_errmsg());
+	m->job = REPLY;
+	job_send(h->sock, m, fds);
+}
+
+/* Until the answer comes, the other side may ask something of us. */
+static struct job_msg job_call(struct mc_host *h, struct job_msg m, int *fds)
+{
+	job_send(h->sock, &m, NULL);
+	while (job_recv(h->sock, &m, fds) && m.job == HANDSHAKE)
+		job_accept(h, &m);
+	return m;
+}
+
+int mc_host_handshake(struct mc_host *h, const struct mc_peer *peer,
+		      const char *transport, const struct mc_blob *hello,
+		      struct mc_blob *reply, int *fds, int *n_fds,
+		      uint64_t deadline_ns)
+{
+	struct job_msg m = { .job = HANDSHAKE, .blob = *hello };
+
+	(void)peer;
+	(void)transport;
+	(void)deadline_ns;
+	__atomic_add_fetch(&h->asked, 1, __ATOMIC_RELAXED);
+	*n_fds = 0;
+	if (h->far) {
+		m.r = tested_shm.accept(h->far->ctx, CONN, hello, reply, fds,
+					n_fds);
+	} else {
+		m = job_call(h, m, fds);
+		if (m.r < 0)
+			mc_err(m.r, "%s", m.why);
+		*reply = m.blob;
+		*n_fds = m.n_fds;
+	}
+	if (!m.r && h->spoil)
+		h->spoil(reply, fds);
+	return m.r;
+}
+
+static struct mc_buffer_info reg_memory(struct mc_host *h, void *addr,
+					uint64_t len, unsigned access, int fd)
+{
+	struct mc_buffer_info b = { (uint64_t)(uintptr_t)addr, len,
+				    ++h->last_id, access, "cpu:0" };
+
+	assert_int_equal(tested_shm.reg(h->ctx, &b, fd, 0), 0);
+	return b;
+}
+
+static struct mc_buffer_info reg_alloc(struct mc_host *h, uint64_t len,
+				       unsigned access)
+{
+	uint64_t mapped;
+	void *addr;
+	int fd;
+
+	assert_int_equal(mc_memfd_alloc(len, 0, -1, &addr, &mapped, &fd), 0);
+	return reg_memory(h, addr, len, access, fd);
+}
+
+static struct mc_buffer_info reg_plain(struct mc_host *h, uint64_t len,
+				       unsigned access)
+{
+	void *addr = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_ptr_not_equal(addr, MAP_FAILED);
+	return reg_memory(h, addr, len, access, -1);
+}
+
+static struct mc_peer peer_of(const struct mc_host *h)
+{
+	struct mc_peer p = { .epoch = h->epoch, .host_id = h->id };
+
+	mc_copy(p.name, h->name);
+	return p;
+}
+
+static struct mc_path *join(struct mc_host *h, const struct mc_host *far)
+{
+	struct mc_peer peer = peer_of(far);
+	struct mc_path *path = NULL;
+	int r = tested_shm.connect(h->ctx, &peer, 0, UINT64_MAX, &path);
+
+	if (r < 0)
+		print_error("%s\n", mc_errmsg());
+	assert_int_equal(r, 0);
+	return path;
+}
+
+static int copy_one(struct mc_path *path, enum mc_op op, void *at,
+		    const struct mc_buffer_info *b, uint64_t off, uint32_t len)
+{
+	struct mc_piece pc = { at, b->addr + off, len, b->id };
+
+	return path->transport ? path->transport->copy(path, op, &pc, 1) :
+				 tested_shm.copy(path, op, &pc, 1);
+}
+
+/* What the other process does with one message. */
+static void job_do(struct mc_host *h, struct job_msg *m, struct mc_path **path)
+{
+	static struct mc_buffer_info b;
+	static struct shm_copying c;
+	struct mc_host parent = { .name = "parent", .epoch = 1, .id = h->id };
+
+	if (m->job == ALLOC || m->job == PLAIN) {
+		b = (m->job == ALLOC ? reg_alloc : reg_plain)(h, m->len, m->n);
+		m->addr = b.addr;
+		m->n = b.id;
+	} else if (m->job == UNREG) {
+		b.addr = m->addr;
+		b.id = m->n;
+		m->r = tested_shm.unreg(h->ctx, &b);
+	} else if (m->job == FILL) {
+		memset((void *)m->addr, m->n, m->len);
+	} else if (m->job == CHECK) {
+		for (uint64_t i = 0; i < m->len; i++)
+			m->r += ((uint8_t *)m->addr)[i] != m->n;
+	} else if (m->job == CONNECT) {
+		*path = join(h, &parent);
+	} else if (m->job == COPY) {
+		struct mc_buffer_info to = { .addr = m->addr, .id = m->n };
+		void *from = malloc(m->len);
+
+		memset(from, 'c', m->len);
+		m->r = copy_one(*path, MC_WRITE, from, &to, 0, m->len);
+		free(from);
+	} else if (m->job == STOP_INSIDE) {
+		c.p = mc_container_of(*path, struct shm_path, base);
+		m->r = shm_enter(&c);
+	} else if (m->job == LEAVE) {
+		shm_leave(&c);
+	} else if (m->job == CLOSE) {
+		tested_shm.close(h->ctx);
+	}
+	if (m->r < 0)
+		snprintf(m->why, sizeof(m->why), "%s", mc_errmsg());
+}
+
+static void job_loop(int sock)
+{
+	struct mc_host h = { .name = "child", .epoch = 2, .id = 9,
+			     .sock = sock, .pid = getppid() };
+	struct mc_path *path = NULL;
+	struct job_msg m;
+	int fds[MC_HOST_FDS];
+
+	tested_shm.open(&h.ctx, &h, NULL);
+	while (job_recv(sock, &m, fds)) {
+		bool stop = m.job == STOP_INSIDE;
+
+		if (m.job == HANDSHAKE) {
+			job_accept(&h, &m);
+			continue;
+		}
+		m.r = m.n_fds = 0;
+		job_do(&h, &m, &path);
+		m.job = DONE;
+		job_send(sock, &m, NULL);
+		if (stop)
+			raise(SIGSTOP);
+	}
+	_exit(0);
+}
+
+/* ---- fixtures ------------------------------------------------------------ */
+
+/* Two engines of this process, joined. */
+struct two {
+	struct mc_host a, b;
+	struct mc_path *path;		/* from a to b */
+};
+
+static int two_setup(void **state)
+{
+	struct two *t = calloc(1, sizeof(*t));
+
+	t->a = (struct mc_host){ .name = "a", .epoch = 1, .id = 9,
+				 .far = &t->b, .pid = getpid() };
+	t->b = (struct mc_host){ .name = "b", .epoch = 2, .id = 9,
+				 .far = &t->a, .pid = getpid() };
+	assert_int_equal(tested_shm.open(&t->a.ctx, &t->a, NULL), 0);
+	assert_int_equal(tested_shm.open(&t->b.ctx, &t->b, NULL), 0);
+	t->path = join(&t->a, &t->b);
+	*state = t;
+	return 0;
+}
+
+static int two_teardown(void **state)
+{
+	struct two *t = *state;
+
+	if (t->path)
+		tested_shm.disconnect(t->path);
+	if (t->b.ctx)
+		tested_shm.close(t->b.ctx);
+	tested_shm.close(t->a.ctx);
+	free(t);
+	return 0;
+}
+
+/* This process and a child. */
+struct pair {
+	struct mc_host h, child;
+};
+
+static int pair_setup(void **state)
+{
+	struct pair *t = calloc(1, sizeof(*t));
+	int sv[2];
+	int pid;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
+				    sv), 0);
+	pid = fork();
+	if (!pid) {
+		close(sv[0]);
+		job_loop(sv[1]);
+	}
+	close(sv[1]);
+	t->h = (struct mc_host){ .name = "parent", .epoch = 1, .id = 9,
+				 .sock = sv[0], .pid = pid };
+	t->child = (struct mc_host){ .name = "child", .epoch = 2, .id = 9 };
+	assert_int_equal(tested_shm.open(&t->h.ctx, &t->h, NULL), 0);
+	*state = t;
+	return 0;
+}
+
+static int pair_teardown(void **state)
+{
+	struct pair *t = *state;
+
+	kill(t->h.pid, SIGKILL);
+	waitpid(t->h.pid, NULL, 0);
+	close(t->h.sock);
+	tested_shm.close(t->h.ctx);
+	free(t);
+	return 0;
+}
+
+static struct job_msg ask(struct pair *t, enum job job, uint64_t addr,
+			  uint64_t len, uint64_t n)
+{
+	struct job_msg m = { .job = job, .addr = addr, .len = len, .n = n };
+	int fds[MC_HOST_FDS];
+
+	return job_call(&t->h, m, fds);
+}
+
+static struct mc_buffer_info ask_buffer(struct pair *t, enum job job,
+					uint64_t len, unsigned access)
+{
+	struct job_msg m = ask(t, job, 0, len, access);
+
+	return (struct mc_buffer_info){ m.addr, len, m.n, access, "" };
+}
+
+/* ---- local --------------------------------------------------------------- */
+
+static void local_checks_and_moves(void **state)
+{
+	struct mc_host h = { .name = "me", .epoch = 5 };
+	struct mc_peer self = peer_of(&h), other = { .epoch = 6 };
+	char mem[8192] = "", *data = malloc(3 * MIB), *big = malloc(3 * MIB);
+	struct mc_buffer_info b = { (uintptr_t)mem, 4096, 1, MC_REMOTE_RW, "" };
+	struct mc_buffer_info ro = { (uintptr_t)mem + 4096, 4096, 2,
+				     MC_REMOTE_READ, "" };
+	struct mc_buffer_info l = { (uintptr_t)big, 3 * MIB, 3,
+				    MC_REMOTE_WRITE, "" };
+	struct mc_path *p;
+	void *ctx = NULL;
+
+	(void)state;
+	memset(data, 'x', 3 * MIB);
+	assert_int_equal(tested_local.open(&ctx, &h, NULL), 0);
+	assert_int_equal(tested_local.connect(ctx, &other, 0, 0, &p),
+			 -EOPNOTSUPP);
+	assert_int_equal(tested_local.connect(ctx, &self, 0, 0, &p), 0);
+	p->transport = &tested_local;
+	assert_int_equal(tested_local.reg(ctx, &b, -1, 0), 0);
+	assert_int_equal(tested_local.reg(ctx, &ro, -1, 0), 0);
+	assert_int_equal(tested_local.reg(ctx, &l, -1, 0), 0);
+	assert_int_equal(copy_one(p, MC_WRITE, data, &b, 1, 4095), 0);
+	assert_memory_equal(mem + 1, data, 4095);
+	assert_int_equal(mem[0] | mem[4096], 0);
+	assert_int_equal(copy_one(p, MC_WRITE, data, &b, 1, 4096), -EFAULT);
+	assert_int_equal(copy_one(p, MC_WRITE, data, &b, -1, 1), -EFAULT);
+	assert_int_equal(copy_one(p, MC_WRITE, data, &ro, 0, 1), -EACCES);
+	assert_int_equal(copy_one(p, MC_READ, data, &ro, 0, 4096), 0);
+	assert_int_equal(copy_one(p, MC_WRITE, data, &l, 0, 3 * MIB), 0);
+	assert_memory_equal(big, data, 3 * MIB);
+	assert_int_equal(copy_one(p, MC_READ, data, &l, 0, 1), -EACCES);
+	assert_int_equal(tested_local.unreg(ctx, &b), 0);
+	assert_int_equal(copy_one(p, MC_WRITE, data, &b, 0, 1), -ESTALE);
+	tested_local.abort(p, 0);
+	assert_int_equal(copy_one(p, MC_WRITE, data, &l, 0, 1), -ESHUTDOWN);
+	tested_local.disconnect(p);
+	tested_local.close(ctx);
+	free(data);
+	free(big);
+}
+
+/* ---- two engines, one process -------------------------------------------- */
+
+static void moves_every_size(void **state)
+{
+	static const uint32_t sizes[] = { 0, 1, 4095, 4096, 4097, MIB - 1, MIB,
+					  MIB + 1, 5 * MIB + 3 };
+	struct two *t = *state;
+	char *data = malloc(8 * MIB), *back = malloc(8 * MIB);
+
+	mc_fill(data, 8 * MIB, 1);
+	for (int kind = 0; kind < 2; kind++) {
+		struct mc_buffer_info b = (kind ? reg_plain : reg_alloc)
+					  (&t->b, 8 * MIB, MC_REMOTE_RW);
+		uint8_t *mem = (void *)b.addr;
+
+		for (unsigned i = 0; i < mc_array_len(sizes); i++) {
+			uint32_t n = sizes[i];
+
+			memset(mem, 0, 8 * MIB);
+			memset(back, 0, n + 1);
+			assert_int_equal(copy_one(t->path, MC_WRITE, data, &b,
+						  13, n), 0);
+			assert_memory_equal(mem + 13, data, n);
+			assert_int_equal(mem[12] | mem[13 + n], 0);
+			assert_int_equal(copy_one(t->path, MC_READ, back, &b,
+						  13, n), 0);
+			assert_memory_equal(back, data, n);
+			assert_int_equal(back[n], 0);
+		}
+	}
+	assert_int_equal(t->a.asked, 3);
+	free(data);
+	free(back);
+}
+
+/* Pieces of many buffers of both kinds, shuffled, in one call. */
+static void mixes_both_kinds(void **state)
+{
+	enum { N = 3000, B = 24 };
+	struct two *t = *state;
+	struct mc_buffer_info b[B];
+	struct mc_piece *pc = calloc(N, sizeof(*pc));
+	char *data = malloc(N * 64);
+
+	mc_fill(data, N * 64, 2);
+	for (int i = 0; i < B; i++)
+		b[i] = (i % 5 < 2 ? reg_plain : reg_alloc)(&t->b, N * 64,
+							    MC_REMOTE_RW);
+	for (uint32_t i = 0; i < N; i++)
+		pc[i] = (struct mc_piece){ data + i * 64,
+			b[i / 7 % B].addr + i * 64, i % 65, b[i / 7 % B].id };
+	assert_int_equal(tested_shm.copy(t->path, MC_WRITE, pc, N), 0);
+	for (uint32_t i = 0; i < N; i++)
+		assert_memory_equal((void *)pc[i].remote, data + i * 64,
+				    i % 65);
+	free(pc);
+	free(data);
+}
+
+static void refuses_what_is_not_admitted(void **state)
+{
+	struct two *t = *state;
+	struct mc_buffer_info ro = reg_alloc(&t->b, MIB, MC_REMOTE_READ);
+	struct mc_buffer_info wo = reg_plain(&t->b, MIB, MC_REMOTE_WRITE);
+	struct mc_buffer_info own = reg_alloc(&t->b, MIB, MC_LOCAL);
+	struct shm_path *p = mc_container_of(t->path, struct shm_path, base);
+	struct shm_map *m;
+	char c = 1;
+
+	assert_int_equal(copy_one(t->path, MC_READ, &c, &ro, MIB - 1, 1), 0);
+	assert_int_equal(c, 0);
+	assert_int_equal(copy_one(t->path, MC_WRITE, &c, &ro, 0, 1), -EACCES);
+	assert_int_equal(copy_one(t->path, MC_READ, &c, &wo, 0, 1), -EACCES);
+	assert_int_equal(copy_one(t->path, MC_READ, &c, &own, 0, 1), -ESTALE);
+	assert_int_equal(copy_one(t->path, MC_READ, &c, &ro, MIB, 1), -EFAULT);
+	assert_int_equal(copy_one(t->path, MC_READ, &c, &ro, MIB - 1, 2),
+			 -EFAULT);
+	assert_int_equal(copy_one(t->path, MC_READ, &c, &ro, -1, 1), -EFAULT);
+	assert_int_equal(copy_one(t->path, MC_WRITE, &c, &wo, 0, UINT32_MAX),
+			 -EFAULT);
+	/* Not even by force: the kernel holds the seal. */
+	m = mc_ids_find(&p->maps, ro.id);
+	assert_int_equal(mprotect(m->base, m->base_len, PROT_WRITE), -1);
+	assert_int_equal(mprotect((void *)p->control, 4096, PROT_WRITE), -1);
+}
+
+static void refuses_what_was_taken_back(void **state)
+{
+	struct two *t = *state;
+	char c = 1;
+
+	for (int kind = 0; kind < 2; kind++) {
+		struct mc_buffer_info b = (kind ? reg_plain : reg_alloc)
+					  (&t->b, 4096, MC_REMOTE_RW);
+
+		assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0, 1), 0);
+		assert_int_equal(tested_shm.unreg(t->b.ctx, &b), 0);
+		for (int i = 0; i < 3; i++)
+			assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0,
+						  1), -ESTALE);
+		assert_non_null(strstr(mc_errmsg(), "shm: b: buffer"));
+		/* The same memory under a new id. */
+		b = reg_memory(&t->b, (void *)b.addr, 4096, MC_REMOTE_RW, -1);
+		assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0, 1), 0);
+	}
+}
+
+static void unmaps_what_was_taken_back(void **state)
+{
+	enum { N = 300 };
+	struct two *t = *state;
+	struct shm_path *p = mc_container_of(t->path, struct shm_path, base);
+	char c = 1;
+
+	for (int i = 0; i < N; i++) {
+		struct mc_buffer_info b = reg_memory(&t->b, &c, 1,
+						     MC_REMOTE_RW, -1);
+		char got;
+
+		assert_int_equal(copy_one(t->path, MC_READ, &got, &b, 0, 1), 0);
+		assert_int_equal(tested_shm.unreg(t->b.ctx, &b), 0);
+	}
+	assert_in_range(p->maps.n, 1, 64);
+	assert_in_range(((struct shm_ctx *)t->b.ctx)->next_gen, 1, 1);
+}
+
+static void registers_many(void **state)
+{
+	enum { N = 100000 };
+	struct two *t = *state;
+	char *mem = calloc(1, N), c = 5;
+	struct mc_buffer_info b = { .len = 1, .access = MC_REMOTE_RW };
+
+	for (uint32_t i = 1; i <= N; i++) {
+		b.addr = (uintptr_t)mem + i - 1;
+		b.id = i;
+		assert_int_equal(tested_shm.reg(t->b.ctx, &b, -1, 0), 0);
+	}
+	for (uint32_t i = 1; i <= N; i += 99) {
+		b.addr = (uintptr_t)mem + i - 1;
+		b.id = i;
+		assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0, 1), 0);
+	}
+	for (uint32_t i = 1; i <= N; i++) {
+		b.id = i;
+		assert_int_equal(tested_shm.unreg(t->b.ctx, &b), 0);
+		assert_int_equal(mem[i - 1], i % 99 == 1 ? 5 : 0);
+	}
+	free(mem);
+}
+
+static void says_what_is_out_of_reach(void **state)
+{
+	struct two *t = *state;
+	struct shm_path *p = mc_container_of(t->path, struct shm_path, base);
+	void *hole = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct mc_buffer_info b = reg_memory(&t->b, hole, 8192, MC_REMOTE_RW,
+					     -1);
+	char c[8192];
+
+	munmap((char *)hole + 4096, 4096);
+	assert_int_equal(copy_one(t->path, MC_WRITE, c, &b, 0, 4096), 0);
+	assert_int_equal(copy_one(t->path, MC_WRITE, c, &b, 0, 8192), -EFAULT);
+	assert_non_null(strstr(mc_errmsg(), "shm: b: no memory at 0x"));
+	p->cma.pid = 0;
+	snprintf(p->cma.why, sizeof(p->cma.why), "because");
+	assert_int_equal(copy_one(t->path, MC_WRITE, c, &b, 0, 1),
+			 -EOPNOTSUPP);
+	assert_non_null(strstr(mc_errmsg(), "cannot be reached: because"));
+	munmap(hole, 4096);
+}
+
+static void connects_to_its_host_only(void **state)
+{
+	struct two *t = *state;
+	struct mc_peer peer = peer_of(&t->b);
+	struct mc_path *path;
+
+	peer.host_id = 8;
+	assert_int_equal(tested_shm.connect(t->a.ctx, &peer, 0, 0, &path),
+			 -EOPNOTSUPP);
+	assert_string_equal(mc_errmsg(), "shm: b is not on this host");
+	peer = peer_of(&t->b);
+	peer.epoch = 3;
+	assert_int_equal(tested_shm.connect(t->a.ctx, &peer, 0, 0, &path),
+			 -ESTALE);
+	peer = peer_of(&t->a);
+	assert_int_equal(tested_shm.connect(t->a.ctx, &peer, 0, 0, &path),
+			 -EOPNOTSUPP);
+}
+
+static void ends_with_the_engine(void **state)
+{
+	struct two *t = *state;
+	struct mc_buffer_info b = reg_alloc(&t->b, MIB, MC_REMOTE_RW);
+	char c = 1;
+
+	assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0, 1), 0);
+	tested_shm.close(t->b.ctx);
+	t->b.ctx = NULL;
+	assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0, 1),
+			 -EHOSTDOWN);
+	assert_string_equal(mc_errmsg(), "shm: b: its engine was closed");
+}
+
+static void ends_with_the_connection(void **state)
+{
+	struct two *t = *state;
+	struct shm_ctx *s = t->b.ctx;
+	struct mc_buffer_info b = reg_alloc(&t->b, MIB, MC_REMOTE_RW);
+	char c = 1;
+
+	assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0, 1), 0);
+	assert_int_equal(s->n_attached, 1);
+	tested_shm.gone(t->b.ctx, CONN + 1);
+	assert_int_equal(s->n_attached, 1);
+	tested_shm.gone(t->b.ctx, CONN);
+	assert_int_equal(s->n_attached, 0);
+	assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0, 1),
+			 -EHOSTDOWN);
+	/* The next path, which is then given up, leaves nothing behind. */
+	for (int i = 0; i < 3; i++) {
+		tested_shm.disconnect(t->path);
+		t->path = join(&t->a, &t->b);
+		assert_int_equal(s->n_attached, 1);
+		assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0, 1), 0);
+	}
+	tested_shm.abort(t->path, 0);
+	assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0, 1),
+			 -ESHUTDOWN);
+}
+
+/* ---- threads ------------------------------------------------------------- */
+
+enum { RACERS = 3, RACE = MIB + 65536 };
+
+/* Each writes a part of the buffer of its own. */
+struct racer {
+	struct mc_path *path;
+	uint64_t addr;
+	const uint32_t *id;		/* atomic; 0: stop */
+	uint64_t copied;
+};
+
+static void *race(void *arg)
+{
+	struct racer *c = arg;
+	char *data = malloc(RACE);
+	uint32_t id;
+
+	memset(data, 'r', RACE);
+	while ((id = __atomic_load_n(c->id, __ATOMIC_RELAXED))) {
+		struct mc_piece pc[2] = { { data, c->addr, RACE - 64, id },
+			{ data, c->addr + RACE - 64, 64, id } };
+		int r = tested_shm.copy(c->path, MC_WRITE, pc, 2);
+
+		c->copied += !r;
+		if (r && r != -ESTALE)
+			break;
+	}
+	free(data);
+	return NULL;
+}
+
+/* Take the buffer back, look if anything still arrives, and offer it again. */
+static void race_unreg(struct mc_host *h, struct mc_buffer_info *b, int fd,
+		       uint32_t *id)
+{
+	uint8_t *mem = (void *)b->addr;
+
+	for (int i = 0; i < 25; i++) {
+		usleep(2000);
+		assert_int_equal(tested_shm.unreg(h->ctx, b), 0);
+		memset(mem, 'm', b->len);
+		usleep(300);
+		assert_memory_equal(mem, mem + 1, b->len - 1);
+		*b = reg_memory(h, mem, b->len, MC_REMOTE_RW, fd);
+		__atomic_store_n(id, b->id, __ATOMIC_RELAXED);
+	}
+	__atomic_store_n(id, 0, __ATOMIC_RELAXED);
+}
+
+static void nothing_is_written_after_unreg(void **state)
+{
+	struct two *t = *state;
+	struct shm_ctx *s = t->b.ctx;
+
+	for (int kind = 0; kind < 2; kind++) {
+		struct mc_buffer_info b = (kind ? reg_plain : reg_alloc)
+				(&t->b, RACERS * RACE, MC_REMOTE_RW);
+		struct shm_buffer *own = mc_ids_find(&s->ids, b.id);
+		struct racer c[RACERS];
+		pthread_t threads[RACERS];
+		uint64_t copied = 0;
+		uint32_t id = b.id;
+
+		for (int i = 0; i < RACERS; i++) {
+			c[i] = (struct racer){ t->path, b.addr + i * RACE, &id,
+					       0 };
+			pthread_create(&threads[i], NULL, race, &c[i]);
+		}
+		race_unreg(&t->b, &b, own->fd, &id);
+		for (int i = 0; i < RACERS; i++) {
+			pthread_join(threads[i], NULL);
+			copied += c[i].copied;
+		}
+		assert_true(copied > 0);
+		tested_shm.unreg(t->b.ctx, &b);
+	}
+}
+
+/* ---- lies ---------------------------------------------------------------- */
+
+static unsigned lie_seed;
+static int lie_fd = -1;
+
+static void lie_spoil(struct mc_blob *reply, int *fds)
+{
+	(void)fds;
+	for (int i = rand_r(&lie_seed) % 4; i >= 0; i--)
+		reply->data[rand_r(&lie_seed) % reply->len] =
+			rand_r(&lie_seed);
+	if (rand_r(&lie_seed) % 8 == 0)
+		reply->len = rand_r(&lie_seed) % MC_BLOB_MAX;
+}
+
+static void survives_answers_of_any_kind(void **state)
+{
+	struct two *t = *state;
+	struct mc_buffer_info b[6];
+	struct mc_peer peer = peer_of(&t->b);
+	char data[64];
+
+	for (int i = 0; i < 6; i++)
+		b[i] = (i % 2 ? reg_plain : reg_alloc)(&t->b, 4096,
+						       MC_REMOTE_READ);
+	t->a.spoil = lie_spoil;
+	for (lie_seed = 1; lie_seed < 400; lie_seed++) {
+		unsigned seed = lie_seed;
+		struct mc_path *path;
+
+		if (!tested_shm.connect(t->a.ctx, &peer, 0, 0, &path)) {
+			for (int i = 0; i < 6; i++)
+				copy_one(path, MC_READ, data, &b[i], 5, 64);
+			tested_shm.disconnect(path);
+		}
+		lie_seed = seed;
+	}
+	t->a.spoil = NULL;
+}
+
+static void lie_shrinks(struct mc_blob *reply, int *fds)
+{
+	(void)reply;
+	close(fds[0]);
+	fds[0] = dup(lie_fd);
+}
+
+static void maps_nothing_that_may_shrink(void **state)
+{
+	struct two *t = *state;
+	struct shm_path *p = mc_container_of(t->path, struct shm_path, base);
+	struct mc_buffer_info b = reg_alloc(&t->b, 4096, MC_REMOTE_RW);
+	struct mc_peer peer = peer_of(&t->b);
+	struct mc_path *path;
+	struct shm_map *m;
+	char c = 3;
+
+	lie_fd = memfd_create("loose", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(lie_fd, 64 * MIB), 0);
+	t->a.spoil = lie_shrinks;
+	assert_int_equal(tested_shm.connect(t->a.ctx, &peer, 0, 0, &path),
+			 -EPROTO);
+	/* A buffer is then reached the other way. */
+	assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0, 1), 0);
+	m = mc_ids_find(&p->maps, b.id);
+	assert_null(m->mem);
+	t->a.spoil = NULL;
+	close(lie_fd);
+}
+
+static void lie_born_later(struct mc_blob *reply, int *fds)
+{
+	(void)fds;
+	reply->data[offsetof(struct shm_attached, start)]++;
+}
+
+static void lie_other_word(struct mc_blob *reply, int *fds)
+{
+	(void)fds;
+	reply->data[offsetof(struct shm_attached, probe)]++;
+}
+
+static void trusts_no_pid_without_proof(void **state)
+{
+	struct two *t = *state;
+	struct mc_buffer_info b = reg_plain(&t->b, 4096, MC_REMOTE_RW);
+	char c = 3;
+
+	for (int i = 0; i < 2; i++) {
+		tested_shm.disconnect(t->path);
+		t->a.spoil = i ? lie_born_later : lie_other_word;
+		t->path = join(&t->a, &t->b);
+		t->a.spoil = NULL;
+		assert_int_equal(copy_one(t->path, MC_WRITE, &c, &b, 0, 1),
+				 -EOPNOTSUPP);
+		assert_non_null(strstr(mc_errmsg(), "not the one that"));
+	}
+}
+
+/* ---- two processes ------------------------------------------------------- */
+
+static void moves_between_processes(void **state)
+{
+	struct pair *t = *state;
+	struct mc_path *path = join(&t->h, &t->child);
+	char *data = malloc(3 * MIB);
+
+	for (int kind = ALLOC; kind <= PLAIN; kind++) {
+		struct mc_buffer_info b = ask_buffer(t, kind, 3 * MIB,
+						     MC_REMOTE_RW);
+
+		memset(data, 'p', 3 * MIB);
+		assert_int_equal(copy_one(path, MC_WRITE, data, &b, 0,
+					  3 * MIB), 0);
+		assert_int_equal(ask(t, CHECK, b.addr, b.len, 'p').r, 0);
+		ask(t, FILL, b.addr, b.len, 'q');
+		assert_int_equal(copy_one(path, MC_READ, data, &b, 7, MIB), 0);
+		assert_int_equal(data[0] + data[MIB - 1], 'q' * 2);
+		assert_int_equal(ask(t, UNREG, b.addr, 0, b.id).r, 0);
+		assert_int_equal(copy_one(path, MC_READ, data, &b, 7, MIB),
+				 -ESTALE);
+	}
+	ask(t, CLOSE, 0, 0, 0);
+	assert_int_equal(copy_one(path, MC_READ, data, &(struct mc_buffer_info){
+				  .addr = 1, .id = 1 }, 0, 1), -EHOSTDOWN);
+	tested_shm.disconnect(path);
+	free(data);
+}
+
+static void notices_a_killed_peer(void **state)
+{
+	struct pair *t = *state;
+	char *data = calloc(1, MIB);
+
+	for (int kind = ALLOC; kind <= PLAIN; kind++) {
+		struct mc_path *path = join(&t->h, &t->child);
+		struct mc_buffer_info b = ask_buffer(t, kind, MIB,
+						     MC_REMOTE_RW);
+		uint64_t start;
+		int r;
+
+		assert_int_equal(copy_one(path, MC_WRITE, data, &b, 0, MIB),
+				 0);
+		kill(t->h.pid, SIGKILL);
+		start = mc_clock_ns();
+		do {
+			r = copy_one(path, MC_WRITE, data, &b, 0, 4096);
+		} while (!r && mc_clock_ns() - start < 1000 * MC_MS);
+		assert_int_equal(r, -EHOSTDOWN);
+		assert_string_equal(mc_errmsg(),
+				    "shm: child: its process has ended");
+		assert_true(mc_clock_ns() - start < 200 * MC_MS);
+		tested_shm.disconnect(path);
+		pair_teardown(state);
+		pair_setup(state);
+		t = *state;
+	}
+	free(data);
+}
+
+/* The peer stands in the middle of a copy, and then goes on or dies. */
+static void unreg_waits_for_a_stopped_peer(void **state)
+{
+	struct pair *t = *state;
+	struct mc_buffer_info b = reg_alloc(&t->h, MIB, MC_REMOTE_RW);
+	struct mc_buffer_info b2 = reg_alloc(&t->h, MIB, MC_REMOTE_RW);
+	char who[64];
+	uint64_t start;
+
+	ask(t, CONNECT, 0, 0, 0);
+	assert_int_equal(ask(t, COPY, b.addr, MIB, b.id).r, 0);
+	assert_int_equal(((char *)b.addr)[MIB - 1], 'c');
+	assert_int_equal(ask(t, STOP_INSIDE, 0, 0, 0).r, 0);
+	start = mc_clock_ns();
+	assert_int_equal(tested_shm.unreg(t->h.ctx, &b), -EBUSY);
+	assert_in_range(mc_clock_ns() - start, 900 * MC_MS, 1400 * MC_MS);
+	snprintf(who, sizeof(who), "child (process %d) is stopped", t->h.pid);
+	assert_non_null(strstr(mc_errmsg(), who));
+	kill(t->h.pid, SIGCONT);
+	assert_int_equal(ask(t, LEAVE, 0, 0, 0).r, 0);
+	/* It stayed registered. */
+	assert_int_equal(ask(t, COPY, b.addr, MIB, b.id).r, 0);
+	assert_int_equal(tested_shm.unreg(t->h.ctx, &b), 0);
+	assert_int_equal(ask(t, COPY, b.addr, MIB, b.id).r, -ESTALE);
+	assert_int_equal(ask(t, STOP_INSIDE, 0, 0, 0).r, 0);
+	tested_shm.gone(t->h.ctx, CONN);
+	assert_int_equal(((struct shm_ctx *)t->h.ctx)->n_attached, 1);
+	kill(t->h.pid, SIGKILL);
+	start = mc_clock_ns();
+	assert_int_equal(tested_shm.unreg(t->h.ctx, &b2), 0);
+	assert_true(mc_clock_ns() - start < 500 * MC_MS);
+}
+
+int main(void)
+{
+#define TWO(f) cmocka_unit_test_setup_teardown(f, two_setup, two_teardown)
+#define PAIR(f) cmocka_unit_test_setup_teardown(f, pair_setup, pair_teardown)
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(local_checks_and_moves),
+		PAIR(moves_between_processes),
+		PAIR(notices_a_killed_peer),
+		PAIR(unreg_waits_for_a_stopped_peer),
+		TWO(moves_every_size),
+		TWO(mixes_both_kinds),
+		TWO(refuses_what_is_not_admitted),
+		TWO(refuses_what_was_taken_back),
+		TWO(unmaps_what_was_taken_back),
+		TWO(registers_many),
+		TWO(says_what_is_out_of_reach),
+		TWO(connects_to_its_host_only),
+		TWO(ends_with_the_engine),
+		TWO(ends_with_the_connection),
+		TWO(nothing_is_written_after_unreg),
+		TWO(survives_answers_of_any_kind),
+		TWO(maps_nothing_that_may_shrink),
+		TWO(trusts_no_pid_without_proof),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
