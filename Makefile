@@ -14,25 +14,30 @@ FLAGS_debug = -O0 -g3
 FLAGS_asan = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined
 FLAGS_tsan = -O1 -g -fno-omit-frame-pointer -fsanitize=thread
-WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla
-PKG := luajit json-c libevent libevent_pthreads libcurl openssl libedit
-CPPFLAGS_ALL = -I. -D_GNU_SOURCE -DMC_VERSION='"$(VERSION)"' \
-	$(filter-out -D_GNU_SOURCE,$(shell pkg-config --cflags $(PKG)))
+# Instrumented code makes gcc see what is not there.
+WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla $(if $(filter asan \
+	tsan,$(VARIANT)),-Wno-maybe-uninitialized -Wno-format-truncation)
+PKG := luajit json-c libevent libcurl openssl libedit
+CPPFLAGS_ALL := -I. -D_GNU_SOURCE $(filter-out -D_GNU_SOURCE,$(shell \
+	pkg-config --cflags $(PKG) 2>/dev/null)) $(CPPFLAGS)
 CFLAGS_ALL = -std=gnu11 $(WARN) -fPIC -fvisibility=hidden -pthread \
 	$(FLAGS_$(VARIANT)) $(CFLAGS)
 # What sources of the core stand on, what else the library does, the command.
-CORE_LIBS = -ljson-c -lcurl -lnuma -lssl -lcrypto -lpthread -ldl
-LIB_LIBS = -levent -levent_pthreads $(CORE_LIBS)
-CMD_LIBS = $(shell pkg-config --libs luajit) -ledit $(LIB_LIBS) -lm
+CORE_LIBS := -ljson-c -lcurl -lnuma -lssl -lcrypto -lpthread -ldl
+LIB_LIBS := -levent -levent_pthreads $(CORE_LIBS)
+CMD_LIBS := $(or $(shell pkg-config --libs luajit 2>/dev/null),-lluajit-5.1) \
+	-ledit $(LIB_LIBS) -lm
 LINK = $(CC) $(CFLAGS_ALL) $(LDFLAGS)
 
 SRC := $(sort $(filter-out src/compat/%,$(shell find src -name '*.c')))
 LUA := $(sort $(shell find lua -name '*.lua' -o -name '*.txt'))
+# Only in the command, for what they need; not in the single-file edition.
+CMD_SRC = src/main.c src/base/line.c
+SERVER_SRC = $(wildcard src/registry/*server*.c src/registry/registryd*.c)
 DIST_SRC := $(filter src/base/% src/topology/% src/transport/% src/engine/% \
-	src/registry/%,$(filter-out src/registry/server.c \
-	src/registry/registryd%,$(SRC)))
-LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out src/main.c,$(SRC))) $(B)/header.o
-CMD_OBJ := $(B)/src/main.o $(B)/embed.o
+	src/registry/%,$(filter-out $(CMD_SRC) $(SERVER_SRC),$(SRC)))
+LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out $(CMD_SRC),$(SRC))) $(B)/header.o
+CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o) $(B)/embed.o
 UNIT_LIB := $(filter-out %_test.c,$(wildcard tests/unit/*.c))
 UNIT := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/*_test.c))
 PROGS := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/*.c))
@@ -47,13 +52,14 @@ replay: $(FUZZ:%=$(B)/tests/fuzz/%)	## fuzz targets that replay a corpus
 
 $(B)/mooncake: $(CMD_OBJ) $(LIB_OBJ)
 	$(call say,LINK,$@)
-	$(Q)$(LINK) -o $@ $^ -Wl,-E,--no-as-needed $(CMD_LIBS)
+	$(Q)$(LINK) -o $@ $^ -Wl,-E,--as-needed $(CMD_LIBS)
 $(B)/libmooncake.a: $(LIB_OBJ)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 $(B)/$(SO): $(LIB_OBJ)
 	$(call say,LINK,$@)
-	$(Q)$(LINK) -shared -Wl,-soname,$(SO) -o $@ $^ $(LIB_LIBS)
+	$(Q)$(LINK) -shared -Wl,-soname,$(SO),--as-needed -o $@ $^ \
+		$(LIB_LIBS)
 $(B)/%.o: %.c Makefile
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<

@@ -14,16 +14,23 @@ trap 'rm -rf "$tmp"' EXIT
 passed=0 failed=0 skipped=0
 warn=(-Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla -Werror)
 
-# Tracked files and new ones; those of make dist and the like are ignored.
+# files FOLDERS... -- TESTS-OF-FIND...
 files() {
-	git ls-files -co --exclude-standard -- "$@" 2>/dev/null | sort -u |
-		while read -r f; do [ -f "$f" ] && echo "$f"; done
+	local dirs=()
+	while [ "$1" != -- ]; do
+		[ ! -e "$1" ] || dirs+=("$1")
+		shift
+	done
+	shift
+	find "${dirs[@]}" -type f "$@" | sort
 }
-mapfile -t c_files < <(files 'src/*.c' 'src/*.h' mooncake.h \
-	'tests/*.c' 'tests/*.h' 'examples/*.c')
-mapfile -t lua_files < <(files '*.lua')
-mapfile -t text_files < <(files Makefile '*.md' 'scripts/*' '.ci/*')
-mapfile -t sources < <(files 'src/*.c' | grep -v '^src/compat/')
+mapfile -t c_files < <(files src mooncake.h tests examples -- -name '*.[ch]')
+mapfile -t lua_files < <(files lua tests examples scripts traces -- \
+	-name '*.lua')
+mapfile -t text_files < <(files Makefile README.md src scripts .ci examples \
+	traces -- \( -name '*.md' -o -path 'scripts/*' -o -name Makefile \
+	-o -path '.ci/*' \))
+mapfile -t sources < <(files src -- -name '*.c' | grep -v '^src/compat/')
 
 # check NAME COMMAND...: what it prints is what is wrong.
 check() {

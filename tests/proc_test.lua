@@ -70,10 +70,11 @@ function t.a_group_dies_as_one()
    local child = assert(tonumber(p:read_line(2000)))
    p:kill "KILL"
    test.eq(p:wait(2000), 137)
+   local dead = ("grep -q '^State:.*[ZX]' /proc/%d/status 2>/dev/null || " ..
+                 "! [ -d /proc/%d ]"):format(child, child)
    local gone = false
    for _ = 1, 200 do
-      local _, status = proc.run { "sh", "-c", "grep -q '^State:.*[ZX]' /proc/" .. child ..
-                                   "/status 2>/dev/null || ! [ -d /proc/" .. child .. " ]" }
+      local _, status = proc.run { "sh", "-c", dead }
       gone = status == 0
       if gone then break end
       proc.sleep_ms(10)
