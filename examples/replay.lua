@@ -13,8 +13,6 @@
 --
 -- The parts: replay/options.lua, replay/node.lua, replay/wire.lua, replay/report.lua.
 
-package.path = arg[0]:gsub("[^/]*$", "") .. "?.lua;" .. package.path
-
 local ffi = require "ffi"
 local bit = require "bit"
 local C = require "mooncake.ffi"
@@ -254,4 +252,4 @@ local function run_master(args)
    return all and 0 or 1
 end
 
-os.exit(run_master(arg))
+return run_master(arg)

@@ -70,7 +70,8 @@ local function make(opt)
       seed = opt.seed, think = opt.think } do
       out:write(tracegen.line(req), "\n")
    end
-   if not out:close() then fail("cannot write the trace") end
+   local ok, why = out:flush()
+   if not ok then fail("cannot write the trace: %s", why or "unknown reason") end
 end
 
 local function stat(path)

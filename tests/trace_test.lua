@@ -143,6 +143,32 @@ function tests.a_profile_is_measured_from_a_trace_and_made_into_one()
    end)
 end
 
+local function mktrace(args)
+   local p = test.spawn { "mooncake", "run", "scripts/mktrace.lua", stderr = "stdout",
+      unpack(args) }
+   return p.out:all(10000), p:wait(1000)
+end
+
+function tests.the_script_makes_measures_and_shows_traces()
+   local text, status = mktrace { "--requests", "300", "--seed", "2" }
+   test.eq(status, 0)
+   assert(text == made { requests = 300, seed = 2 }, "another trace")
+   with_file(text, function(path)
+      text, status = mktrace { "--stat", path }
+      test.eq(status, 0)
+      assert(text:find "requests +300\n" and text:find "hit rate, LRU", text)
+      text, status = mktrace { "--measure", path }
+      test.eq(status, 0)
+      test.eq(loadstring("return " .. text)().requests, 300)
+      text, status = mktrace { "--like", path, "--requests", "20" }
+      test.eq(status, 0)
+      test.eq(select(2, text:gsub("\n", "")), 20)
+   end)
+   text, status = mktrace { "--like", "/nowhere" }
+   test.eq(status, 2)
+   assert(text:find "/nowhere", text)
+end
+
 function tests.an_empty_trace_has_no_profile()
    with_file("\n", function(path)
       local profile, why = tracegen.measure(assert(trace.open(path)))

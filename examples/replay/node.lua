@@ -27,6 +27,10 @@ local function check(ok, why, ...)
    return ok, why, ...
 end
 
+-- What the other side may do with a pool: only the end that initiates reaches out.
+local access = { push = { prefill = "local", decode = "w" },
+   pull = { prefill = "r", decode = "local" } }
+
 -- Start the engine and the pool. The first line on stdout is the engine's address.
 local function start_node(opt)
    local e = check(mooncake.open { listen = opt.listen .. ":0",
@@ -36,8 +40,8 @@ local function start_node(opt)
       state = ffi.new("uint8_t[?]", slots), transfers = wire.hist(), busy_us = 0,
       bytes = 0, peers = {}, finished = false, reqs = mooncake.reqs(wire.block_limit) },
       Node)
-   self.pool = check(e:alloc(slots * opt.block,
-      { access = "rw", huge = true, populate = true }))
+   self.pool = check(e:alloc(slots * opt.block, { huge = true, populate = true,
+      access = access[opt.pull and "pull" or "push"][opt.role] }))
    self.master = check(e:segment(opt.master, 5000))
    io.stdout:write("ready ", e:addr(), "\n")
    io.stdout:flush()
