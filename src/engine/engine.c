@@ -4,6 +4,7 @@
 #include "../base/memfd.h"
 #include "../base/net.h"
 #include "../topology/topology.h"
+#include "../transport/fault.h"
 
 #include <arpa/inet.h>
 #include <ifaddrs.h>
@@ -149,10 +150,29 @@ static int engine_check_list(const char *list)
 	return 0;
 }
 
+/* Faults that were asked for stand between the engine and the transport. */
+static int engine_wrap(struct mc_engine *e, const struct mc_fault *f,
+		       struct engine_transport *tr)
+{
+	const struct mc_transport *inner = tr->t;
+	int r;
+
+	if (!e->opts.fault)
+		return 0;
+	r = mc_fault_wrap(inner, f, &tr->t);
+	if (!r)
+		tr->ctx = (void *)tr->t;
+	return r;
+}
+
 static int engine_transports(struct mc_engine *e)
 {
 	const char *list = e->opts.transports;
+	struct mc_fault fault;
 	int r = list ? engine_check_list(list) : 0;
+
+	if (!r && e->opts.fault)
+		r = mc_fault_parse(e->opts.fault, &fault);
 
 	for (int i = 0; !r && mc_transports[i]; i++) {
 		const struct mc_transport *t = mc_transports[i];
@@ -162,7 +182,9 @@ static int engine_transports(struct mc_engine *e)
 			continue;
 		tr->t = t;
 		tr->id = i;
-		r = t->open ? t->open(&tr->ctx, (void *)e, &e->opts) : 0;
+		r = engine_wrap(e, &fault, tr);
+		if (!r && tr->t->open)
+			r = tr->t->open(&tr->ctx, (void *)e, &e->opts);
 		if (r == -EOPNOTSUPP) {
 			mc_log(MC_INFO, t->name, "%s", mc_errmsg());
 			r = 0;
