@@ -6,6 +6,7 @@
 local ffi = require "ffi"
 local C = require "mooncake.ffi"
 local buffer = require "mooncake.buffer"
+local engines = require "mooncake.engines"
 local failed = require "mooncake.failed"
 local future = require "mooncake.future"
 local ready = require "mooncake.ready"
@@ -62,10 +63,12 @@ function engine.open(opts)
       life.closed = true
       C.mc_close(e)
    end)
-   return setmetatable({
+   local self = setmetatable({
       c = handle, life = life, reap = reaper(handle, life), anchors = {}, segs = {},
       ended = {}, one = ffi.new "struct mc_req[1]", res = ffi.new "struct mc_result",
    }, Engine)
+   engines.add(self)
+   return self
 end
 
 function Engine:handle()

@@ -11,6 +11,7 @@
 -- What the world can make fail returns nil, message, errno; a mistake of the script is
 -- an error. Sizes and addresses are numbers; ids and hashes are 64-bit cdata.
 
+local bit = require "bit"
 local ffi = require "ffi"
 local C = require "mooncake.ffi"
 local engine = require "mooncake.engine"
@@ -63,10 +64,7 @@ function mooncake.fill(x, len, seed)
 end
 
 -- A hash or an id as sixteen digits.
-function mooncake.hex(x)
-   x = ffi.cast("uint64_t", x)
-   return ("%08x%08x"):format(tonumber(x / 2 ^ 32), tonumber(x % 2 ^ 32))
-end
+function mooncake.hex(x) return bit.tohex(ffi.cast("uint64_t", x)) end
 
 local function device(info)
    return {

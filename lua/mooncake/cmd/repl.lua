@@ -1,0 +1,150 @@
+-- repl.lua - `mooncake repl`: Lua, line by line, here or on a running node.
+
+local ffi = require "ffi"
+local C = require "mooncake.ffi"
+local eval = require "mooncake.eval"
+local util = require "mooncake.util"
+
+-- As src/base/line.h says; the library has no terminal of its own.
+if not pcall(function() return C.mc_line_read end) then
+   ffi.cdef [[
+const char *mc_line_read(const char *prompt);
+int mc_line_words(const char *words);
+int mc_line_history(const char *path);
+void mc_line_remember(const char *line);
+]]
+end
+
+local PROMPT, MORE = "mooncake> ", "      ..> "
+
+-- ---- input -----------------------------------------------------------------
+
+local function history_path()
+   local named = os.getenv "MOONCAKE_HISTORY"
+   if named then return named ~= "" and named or nil end
+   local home = os.getenv "HOME"
+   return home and home .. "/.mooncake_history"
+end
+
+local terminal = {}
+
+function terminal.open()
+   local path = history_path()
+   if path and C.mc_line_history(path) < 0 then
+      io.stderr:write("mooncake repl: ", ffi.string(C.mc_errmsg()), "\n")
+   end
+   return terminal
+end
+
+function terminal.read(more, words)
+   C.mc_line_words(table.concat(words(), "\n"))
+   local line = C.mc_line_read(more and MORE or PROMPT)
+   return line ~= nil and ffi.string(line) or nil
+end
+
+function terminal.remember(text) C.mc_line_remember((text:gsub("\n", " "))) end
+
+-- Lines from a file or pipe: no prompt, no history.
+local plain = { remember = function() end }
+function plain.read() return io.read "*l" end
+
+-- A whole chunk, however many lines it takes; nil at the end. An empty line ends one
+-- that is wrong but could go on.
+local function read_chunk(input, words)
+   local text = input.read(false, words)
+   if not text then return nil end
+   while true do
+      local _, _, more = eval.compile(text)
+      if not more then return text end
+      local line = input.read(true, words)
+      if not line then return text end
+      text = text .. "\n" .. line
+      if line == "" then return text end
+   end
+end
+
+-- ---- where it is evaluated -------------------------------------------------
+
+local function here()
+   local session = eval.session()
+   return {
+      run = function(text) return session:run(text, print) end,
+      words = function() return session:words() end,
+   }
+end
+
+local function there(name, opt)
+   local mooncake = require "mooncake"
+   local e = util.check(mooncake.open { listen = "none", key_file = opt.key })
+   local s = util.check(e:segment(name, opt.timeout * 1000))
+   local words = util.check(s:eval("return __words()", opt.timeout * 1000))
+   local list = {}
+   for word in words:gmatch "[^\n]+" do list[#list + 1] = word end
+   return {
+      run = function(text)
+         local reply, why = s:eval(text, opt.timeout * 1000)
+         if not reply then return false, why end
+         return true, reply ~= "" and reply or nil
+      end,
+      words = function() return list end,
+      close = function() e:close() end,
+   }
+end
+
+-- "= x" prints x, as in plain Lua.
+local function expanded(text) return (text:gsub("^%s*=", "return ", 1)) end
+
+local function loop(place, input, tty)
+   local failures = 0
+   while true do
+      local text = read_chunk(input, place.words)
+      if not text or text == "exit" or text == "quit" then break end
+      if text:find "%S" then
+         input.remember(text)
+         local ok, result = place.run(expanded(text))
+         if ok and result then print(result) end
+         if not ok then
+            failures = failures + 1
+            io.stdout:flush()
+            io.stderr:write(tostring(result), "\n")
+         end
+      end
+   end
+   return not tty and failures > 0 and 1 or 0
+end
+
+local function run(opt)
+   local tty = util.is_tty(io.stdin)
+   local place = opt.node and there(opt.node, opt) or here()
+   if tty then
+      print(("mooncake %s%s; `help` says what there is, Ctrl-D ends"):format(
+         require("mooncake").version(), opt.node and " on " .. opt.node or ""))
+   end
+   local status = loop(place, tty and terminal.open() or plain, tty)
+   if tty then print "" end
+   if place.close then place.close() end
+   return status
+end
+
+return {
+   usage = "repl [OPTIONS]",
+   summary = "Lua, line by line, here or on a running node",
+   help = [[
+Evaluates what you type, with the library as `mooncake`; an expression prints its
+value. Tab completes; lines are kept in ~/.mooncake_history (or $MOONCAKE_HISTORY; an
+empty one: nowhere). Without a terminal it reads chunks from standard input and prints
+results only; the exit status is then 1 if any failed.
+
+   peers() rails() buffers() counters()   what the engines of the process do
+   probe("host:port")                     measure the round trip to a peer
+   trace(true)                            show what each line moves, and debug logs
+
+With --node everything happens in that node, which must have been started with
+`mooncake serve --allow-repl` and with the same cluster key.]],
+   options = {
+      node = { nil, "evaluate on a running node", "HOST:PORT" },
+      key = { nil, "file of the cluster key; default $MOONCAKE_KEY_FILE", "FILE" },
+      timeout = { 10, "seconds to wait for an answer of the node", "SECONDS" },
+   },
+   run = run,
+}

@@ -1,0 +1,140 @@
+-- engines.lua - what the REPL shows of the engines of a process: peers(), rails(),
+-- buffers(), counters(), probe(). Each returns text; weak, so that no engine is kept.
+
+local util = require "mooncake.util"
+
+local engines = {}
+
+local all = setmetatable({}, { __mode = "k" })
+local count = 0
+
+-- Called by whoever opens an engine.
+function engines.add(e)
+   count = count + 1
+   all[e] = count
+end
+
+-- The open ones, oldest first.
+function engines.list()
+   local list = {}
+   for e in pairs(all) do
+      if e.c then list[#list + 1] = e end
+   end
+   table.sort(list, function(a, b) return all[a] < all[b] end)
+   return list
+end
+
+-- rows(e) of every engine under one head; with several engines, each with its name.
+local function tabulate(head, rows)
+   local list, out = engines.list(), {}
+   if #list == 0 then return "no engine is open; see mooncake.open" end
+   for _, e in ipairs(list) do
+      local r = rows(e)
+      local title = #list > 1 and e:name() .. "\n" or ""
+      out[#out + 1] = title .. (#r > 0 and util.table(head, r) or "none")
+   end
+   return table.concat(out, "\n")
+end
+
+-- The engines whose segments are open here.
+function engines.peers()
+   return tabulate({ "id", "peer", "address", "buffers", "bytes", "rails up" }, function(e)
+      local rows, up = {}, {}
+      for _, r in ipairs(e:rails() or {}) do
+         up[r.segment] = (up[r.segment] or 0) + (r.state == "up" and 1 or 0)
+      end
+      for _, s in ipairs(e:segments()) do
+         local i = s:stat() or { addr = "?", buffers = 0, bytes = 0 }
+         rows[#rows + 1] = { s.id, s.name, i.addr, i.buffers, util.bytes(i.bytes),
+                             up[s.id] or 0 }
+      end
+      return rows
+   end)
+end
+
+local function or_dash(s) return s ~= "" and s or "-" end
+
+function engines.rails()
+   local head = { "peer", "rail", "to", "state", "read", "written", "slices", "errors",
+                  "rate", "latency", "why" }
+   return tabulate(head, function(e)
+      local rows = {}
+      for _, r in ipairs(e:rails() or {}) do
+         local name = r.transport
+         if r.local_dev ~= "" and r.local_dev ~= name then name = name .. " " .. r.local_dev end
+         rows[#rows + 1] = {
+            r.peer, name, or_dash(r.remote_dev), r.state, util.bytes(r.bytes_read),
+            util.bytes(r.bytes_written), r.slices, r.errors, util.rate(r.bw),
+            util.duration(r.latency_us / 1e6), or_dash(r.why),
+         }
+      end
+      return rows
+   end)
+end
+
+function engines.buffers()
+   return tabulate({ "address", "bytes", "access", "location", "id" }, function(e)
+      local rows = {}
+      for _, b in ipairs(e:buffers() or {}) do
+         rows[#rows + 1] = { ("0x%x"):format(b.addr), util.bytes(b.len), b.access,
+                             b.location, b.id }
+      end
+      return rows
+   end)
+end
+
+function engines.segments() return engines.peers() end
+
+local function sorted(t)
+   local keys = {}
+   for k in pairs(t) do keys[#keys + 1] = k end
+   table.sort(keys)
+   return keys
+end
+
+function engines.counters()
+   return tabulate(nil, function(e)
+      local stats, rows = e:stats() or {}, {}
+      for _, k in ipairs(sorted(stats)) do rows[#rows + 1] = { k, util.commas(stats[k]) } end
+      return rows
+   end)
+end
+
+-- Round trips to a peer, by the first engine: "median of 5: 31.2 us".
+function engines.probe(peer)
+   local e = engines.list()[1]
+   if not e then return "no engine is open; see mooncake.open" end
+   local s, why = e:segment(type(peer) == "table" and peer.name or peer)
+   if not s then return why end
+   local times = {}
+   for i = 1, 5 do
+      times[i], why = s:probe()
+      if not times[i] then return why end
+   end
+   table.sort(times)
+   return ("%s: round trip %s, best %s of 5"):format(
+      s.name, util.duration(times[3] / 1e6), util.duration(times[1] / 1e6))
+end
+
+-- ---- tracing ---------------------------------------------------------------
+
+-- Counters of all engines together, to be compared later.
+function engines.totals()
+   local sum = {}
+   for _, e in ipairs(engines.list()) do
+      for k, v in pairs(e:stats() or {}) do sum[k] = (sum[k] or 0) + v end
+   end
+   return sum
+end
+
+-- What has changed since, on one line: "bytes_written +4096  requests +1".
+function engines.changes(before)
+   local after, out = engines.totals(), {}
+   for _, k in ipairs(sorted(after)) do
+      local d = after[k] - (before[k] or 0)
+      if d ~= 0 then out[#out + 1] = ("%s %+d"):format(k, d) end
+   end
+   return table.concat(out, "  ")
+end
+
+return engines
