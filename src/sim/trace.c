@@ -369,8 +369,8 @@ static int trace_mooncake(struct mc_trace *t, struct mc_trace_req *out)
 		return trace_missing(t, 0);
 	do {
 		unsigned int field;
-		const char *key;
-		size_t len;
+		const char *key = "";
+		size_t len = 0;
 		int r = trace_string(t, &key, &len);
 
 		if (r < 0)

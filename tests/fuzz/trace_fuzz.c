@@ -1,8 +1,8 @@
 /*
  * trace_fuzz.c - libFuzzer target: any bytes as a trace.
  *
- * A first byte other than '{' is the block size. What the reader accepts must hold what
- * trace.h says of a record, and going back must read the same again.
+ * A first byte other than '{' is the block size. What the reader accepts must
+ * hold what trace.h says of a record, and going back must read the same again.
  */
 #include "../../src/sim/trace.h"
 
