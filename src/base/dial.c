@@ -89,6 +89,8 @@ static struct dial_lookup *dial_lookup_new(const struct mc_net_name *name,
 	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&l->lock, NULL);
 	l->refs = 1;
+	/* Not AI_ADDRCONFIG: it hides the loopback address of a family for
+	 * which the host has no other, and so loses localhost. */
 	l->hints.ai_socktype = SOCK_STREAM;
 	l->hints.ai_flags = flags;
 	mc_copy(l->host, name->host);
@@ -147,7 +149,7 @@ static int dial_lookup_failed(const struct dial_lookup *l)
 static int dial_lookup_name(const struct mc_net_name *name, int flags,
 			    uint64_t deadline_ns, struct addrinfo **out)
 {
-	struct dial_lookup *l = dial_lookup_new(name, flags | AI_ADDRCONFIG);
+	struct dial_lookup *l = dial_lookup_new(name, flags);
 	int r;
 
 	if (!l)
