@@ -306,8 +306,10 @@ int wire_connect(const struct wire_dial *d, struct mc_stream *s,
 	if (r < 0)
 		return r;
 	r = mc_stream_init(s, fd, d->is_unix ? NULL : d->tls, false);
-	if (r < 0)
+	if (r < 0) {
+		close(fd);
 		return r;
+	}
 	r = wire_secure(d, s);
 	if (!r)
 		r = wire_greet(d, s, w);
