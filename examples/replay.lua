@@ -33,6 +33,8 @@ local function check(ok, why, ...)
    return ok, why, ...
 end
 
+local give_up_after = 3
+
 local Master = {}
 Master.__index = Master
 
@@ -84,6 +86,7 @@ local function on_done(self, msg)
    self.verified, self.bad = self.verified + done.verified, self.bad + done.bad
    self.bytes = self.bytes + tonumber(done.bytes)
    self.ready:add(done.ready_us)
+   self.in_a_row = 0
    if done.bad > 0 then
       count_error(self, ("request %d: %d of %d blocks are not what was sent"):format(
          tonumber(done.req), done.bad, done.verified))
@@ -99,6 +102,7 @@ local function listen(self, ms)
          on_done(self, note.msg)
       else
          self.outstanding, self.done = self.outstanding - 1, self.done + 1
+         self.in_a_row = self.in_a_row + 1
          count_error(self, ("request %d: %s"):format(tonumber(wire.unpack(note.msg).req),
             note.msg:sub(wire.head_size + 1)))
       end
@@ -106,7 +110,8 @@ local function listen(self, ms)
    end
 end
 
--- True while the replay may go on: no signal, no dead node, no silence.
+-- True while the replay may go on: no signal, no dead node, no silence, no failure
+-- that does not end.
 local function alive(self)
    if self.stop() then
       self.interrupted = true
@@ -118,6 +123,9 @@ local function alive(self)
    for _, node in ipairs(self.nodes) do
       local status = node.p:wait(0)
       if status then error(("%s has ended (status %d)"):format(node.name, status), 0) end
+   end
+   if self.in_a_row >= give_up_after then
+      error(("giving up after %d failed requests in a row"):format(self.in_a_row), 0)
    end
    if self.outstanding > 0 and now > self.heard + 30e6 then
       error(("%d requests under way, and nothing heard for 30 s"):format(
@@ -230,8 +238,8 @@ local function run_master(args)
    if not reader then bad("%s", why) end
    local self = setmetatable({ opt = opt, reader = reader, nodes = {}, prefill = {},
       decode = {}, sent = 0, done = 0, outstanding = 0, failed = 0, moved = 0, reused = 0,
-      verified = 0, bad = 0, bytes = 0, late_us = 0, ready = wire.hist(), errors = {},
-      causes = {}, start = now_us(), stop = proc.on_sigint() }, Master)
+      verified = 0, bad = 0, bytes = 0, late_us = 0, in_a_row = 0,
+      ready = wire.hist(), errors = {}, causes = {}, start = now_us(), stop = proc.on_sigint() }, Master)
    local ok, failure = pcall(function()
       self.found = options.scan(reader, opt)
       options.choose_sizes(opt, self.found)

@@ -205,6 +205,17 @@ function tests.a_killed_node_is_named()
    end
 end
 
+function tests.a_frozen_node_ends_the_replay_in_seconds()
+   for i = 1, 2 do
+      local p, nodes = running()
+      os.execute("kill -STOP " .. nodes[i])
+      local r, status = finish(p, 20000)
+      test.eq(status, 1)
+      assert(json.encode(r.errors):find "no answer in time", json.encode(r.errors))
+      for _, pid in ipairs(nodes) do assert(has_gone(pid), "a node is left") end
+   end
+end
+
 function tests.no_node_outlives_a_killed_replay()
    local p, nodes = running()
    p:kill "KILL"

@@ -387,5 +387,9 @@ if opt.role == "decode" then
 else
    node.queue, node.lent = {}, {}
 end
-node:serve(opt.role == "decode" and decode or prefill)
+local ok, why = xpcall(function()
+   node:serve(opt.role == "decode" and decode or prefill)
+end, debug.traceback)
+-- Without the process that started us nothing can be said to it, which is no news.
+if not ok and not proc.wait_readable(0, 0) then error(why, 0) end
 node.e:close()
