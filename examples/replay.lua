@@ -239,7 +239,8 @@ local function run_master(args)
    local self = setmetatable({ opt = opt, reader = reader, nodes = {}, prefill = {},
       decode = {}, sent = 0, done = 0, outstanding = 0, failed = 0, moved = 0, reused = 0,
       verified = 0, bad = 0, bytes = 0, late_us = 0, in_a_row = 0,
-      ready = wire.hist(), errors = {}, causes = {}, start = now_us(), stop = proc.on_sigint() }, Master)
+      ready = wire.hist(), errors = {}, causes = {}, start = now_us(),
+      stop = proc.on_sigint() }, Master)
    local ok, failure = pcall(function()
       self.found = options.scan(reader, opt)
       options.choose_sizes(opt, self.found)
