@@ -85,29 +85,6 @@ int64_t mc_memfd_check(int fd, uint64_t need)
 	return st.st_blksize;
 }
 
-/* Mapping huge pages reserves them, so here is where a lack shows. */
-static int memfd_map(unsigned flags, uint64_t page, uint64_t len, void **addr,
-		     uint64_t *mapped_len)
-{
-	int fd;
-
-	if (len > INT64_MAX - page)
-		return -ENOMEM;
-	len = (len + page - 1) & ~(page - 1);
-	fd = memfd_sized("mooncake", flags, len);
-	if (fd < 0)
-		return fd;
-	*addr = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (*addr == MAP_FAILED) {
-		int r = -errno;
-
-		close(fd);
-		return r;
-	}
-	*mapped_len = len;
-	return fd;
-}
-
 static int memfd_bind(void *addr, uint64_t len, int node)
 {
 	enum { BITS = 8 * sizeof(long) };
@@ -148,35 +125,81 @@ static int memfd_populate(void *addr, uint64_t len)
 	return 0;
 }
 
+struct memfd_want {
+	unsigned flags;			/* of memfd_create() */
+	uint64_t page, len;
+	int node;
+	bool populate;
+};
+
+static int memfd_map(const struct memfd_want *w, void **addr,
+		     uint64_t *mapped_len)
+{
+	uint64_t len = (w->len + w->page - 1) & ~(w->page - 1);
+	int fd = len < w->len ? -ENOMEM :
+				memfd_sized("mooncake", w->flags, len);
+
+	if (fd < 0)
+		return mc_syserr(fd, "allocating %llu bytes",
+				 (unsigned long long)w->len);
+	*addr = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (*addr == MAP_FAILED) {
+		int r = -errno;
+
+		close(fd);
+		return mc_syserr(r, "mapping %llu bytes",
+				 (unsigned long long)len);
+	}
+	*mapped_len = len;
+	return fd;
+}
+
+/* Returns the descriptor or -errno. */
+static int memfd_get(const struct memfd_want *w, void **addr,
+		     uint64_t *mapped_len)
+{
+	int r, fd = memfd_map(w, addr, mapped_len);
+
+	if (fd < 0)
+		return fd;
+	r = memfd_bind(*addr, *mapped_len, w->node);
+	/* Advice: many kernels keep it off for shared memory. */
+	if (!r && !(w->flags & MFD_HUGETLB) && *mapped_len >= MEMFD_HUGE)
+		(void)madvise(*addr, *mapped_len, MADV_HUGEPAGE);
+	if (!r && w->populate)
+		r = memfd_populate(*addr, *mapped_len);
+	if (!r)
+		return fd;
+	mc_memfd_free(*addr, *mapped_len, fd);
+	return r;
+}
+
 int mc_memfd_alloc(uint64_t len, unsigned flags, int node, void **addr,
 		   uint64_t *mapped_len, int *fd)
 {
-	uint64_t page = sysconf(_SC_PAGESIZE);
-	uint64_t mapped = 0;
+	struct memfd_want w = { .page = MEMFD_HUGE, .len = len, .node = node,
+				.flags = MFD_HUGETLB | MFD_HUGE_2MB,
+				.populate = flags & MC_ALLOC_POPULATE };
 	void *mem = NULL;
-	int r, f = -1;
+	uint64_t mapped = 0;
+	int f = -1;
 
 	if (!len)
 		return mc_err(-EINVAL, "cannot allocate 0 bytes");
+	/* Huge pages are reserved when mapped, but not on a node: there only
+	 * touching them shows that they are to be had. */
+	if (flags & MC_ALLOC_HUGE && node >= 0)
+		w.populate = true;
 	if (flags & MC_ALLOC_HUGE)
-		f = memfd_map(MFD_HUGETLB | MFD_HUGE_2MB, MEMFD_HUGE, len,
-			      &mem, &mapped);
+		f = memfd_get(&w, &mem, &mapped);
 	if (f < 0) {
-		f = memfd_map(0, page, len, &mem, &mapped);
-		if (f < 0)
-			return mc_syserr(f, "allocating %llu bytes",
-					 (unsigned long long)len);
-		/* Advice: many kernels keep it off for shared memory. */
-		if (mapped >= MEMFD_HUGE)
-			(void)madvise(mem, mapped, MADV_HUGEPAGE);
+		w.flags = 0;
+		w.page = sysconf(_SC_PAGESIZE);
+		w.populate = flags & MC_ALLOC_POPULATE;
+		f = memfd_get(&w, &mem, &mapped);
 	}
-	r = memfd_bind(mem, mapped, node);
-	if (!r && flags & MC_ALLOC_POPULATE)
-		r = memfd_populate(mem, mapped);
-	if (r < 0) {
-		mc_memfd_free(mem, mapped, f);
-		return r;
-	}
+	if (f < 0)
+		return f;
 	*addr = mem;
 	*mapped_len = mapped;
 	*fd = f;

@@ -113,12 +113,14 @@ void mc_cma_open(struct mc_cma *c, int pid, int pidfd,
 	c->pid = pid;
 }
 
+/* Its number is its own while it lives. So who writes looks first, and who
+ * reads looks afterwards: then the bytes were those of that process. */
 int64_t mc_cma_copy(const struct mc_cma *c, enum mc_op op,
 		    const struct iovec *near, const struct iovec *far, int n)
 {
 	ssize_t r;
 
-	if (!mc_cma_alive(c->pidfd))
+	if (op == MC_WRITE && !mc_cma_alive(c->pidfd))
 		return -ESRCH;
 	if (op == MC_WRITE)
 		r = process_vm_writev(c->pid, near, n, far, n, 0);
@@ -126,6 +128,5 @@ int64_t mc_cma_copy(const struct mc_cma *c, enum mc_op op,
 		r = process_vm_readv(c->pid, near, n, far, n, 0);
 	if (r <= 0)
 		return r < 0 ? -errno : -EFAULT;
-	/* Alive still: so its number was its own while we copied. */
-	return mc_cma_alive(c->pidfd) ? r : -ESRCH;
+	return op == MC_WRITE || mc_cma_alive(c->pidfd) ? r : -ESRCH;
 }

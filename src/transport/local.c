@@ -4,6 +4,7 @@
  * it out and waits for those who are copying.
  */
 #include "host.h"
+#include "shm_bytes.h"
 #include "shm_ids.h"
 #include "shm_slots.h"
 
@@ -160,17 +161,21 @@ static int local_check(const struct mc_buffer_info *b, enum mc_op op,
 	return 0;
 }
 
-/* At most a window of bytes; the ends may overlap: it is one address space. */
+/* At most a window of bytes. It is one address space: the ends may overlap. */
 static void local_move(enum mc_op op, const struct mc_piece *pc, uint64_t off,
-		       uint64_t len)
+		       uint64_t len, uint32_t n)
 {
 	uint8_t *near = (uint8_t *)pc->local + off;
 	uint8_t *far = (uint8_t *)(uintptr_t)pc->remote + off;
+	uint8_t *dst = op == MC_WRITE ? far : near;
+	uint8_t *src = op == MC_WRITE ? near : far;
 
-	if (op == MC_WRITE)
-		memmove(far, near, len);
-	else
-		memmove(near, far, len);
+	if (bytes_worth(len, n) && (dst + len <= src || src + len <= dst)) {
+		bytes_stream(dst, src, len);
+		bytes_fence();
+	} else {
+		memmove(dst, src, len);
+	}
 }
 
 static int local_stopped(const struct local_path *p)
@@ -196,7 +201,7 @@ static int local_copy(struct mc_path *path, enum mc_op op,
 		r = local_check(mc_ids_find(&l->ids, pc->id), op, pc);
 		if (r < 0)
 			break;
-		local_move(op, pc, off, len);
+		local_move(op, pc, off, len, n);
 		off += len;
 		room -= len;
 		if (off == pc->len) {

@@ -100,7 +100,8 @@ static int shm_take(struct shm_path *p, const struct mc_blob *blob,
 
 static int shm_greet(struct shm_path *p, uint64_t deadline_ns)
 {
-	struct shm_hello q = { SHM_MAGIC, SHM_VERSION, SHM_ATTACH, 0, 0, {{0}} };
+	struct shm_hello q = { SHM_MAGIC, SHM_VERSION, SHM_ATTACH, 0, 0,
+			       { { 0 } } };
 	struct mc_blob blob = { .len = sizeof(q) };
 	int fds[MC_HOST_FDS], n_fds = MC_HOST_FDS;
 	int r;

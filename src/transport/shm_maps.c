@@ -25,6 +25,7 @@ static void shm_map_free(struct shm_map *m)
 {
 	if (m->base)
 		munmap(m->base, m->base_len);
+	free(m->seen);
 	free(m);
 }
 
@@ -41,6 +42,9 @@ static void shm_map_memory(struct shm_map *m, const struct shm_found *f,
 		return;
 	first = f->offset & ~((uint64_t)page - 1);
 	end = (end + page - 1) & ~((uint64_t)page - 1);
+	m->seen = calloc(f->len / SHM_AROUND + 2, 1);
+	if (!m->seen)
+		return;
 	base = mmap(NULL, end - first, prot, MAP_SHARED, fd, first);
 	if (base == MAP_FAILED)
 		return;

@@ -8,6 +8,7 @@
  * buffer before each copy. The peer, having made either invalid, waits for the
  * windows that were open.
  */
+#include "shm_bytes.h"
 #include "shm_path.h"
 
 #include "../base/clock.h"
@@ -30,8 +31,10 @@ struct shm_copying {
 	struct shm_path *p;
 	enum mc_op op;
 	int slot;
+	uint32_t n;			/* pieces of this call */
 	uint64_t room;			/* left of the window, */
 	uint64_t window;		/* the so many-th of this call */
+	bool streamed;
 };
 
 /* ---- windows ------------------------------------------------------------- */
@@ -83,6 +86,8 @@ static void shm_leave(struct shm_copying *c)
 {
 	struct mc_slot *own = &c->p->slots.slot[c->slot];
 
+	if (c->streamed)
+		bytes_fence();
 	__atomic_store_n(&c->p->shared->slot[c->slot].seq, own->seq + 1,
 			 __ATOMIC_RELEASE);
 	mc_slot_leave(own);
@@ -109,6 +114,8 @@ static int shm_step(struct shm_copying *c)
 {
 	struct mc_slot *own = &c->p->slots.slot[c->slot];
 
+	if (c->streamed)
+		bytes_fence();
 	mc_slot_step(own);
 	__atomic_store_n(&c->p->shared->slot[c->slot].seq, own->seq,
 			 __ATOMIC_SEQ_CST);
@@ -146,20 +153,46 @@ static int shm_misfit(const struct shm_path *p, enum mc_op op,
 		      p->peer.name, m->id, op == MC_READ ? "read" : "write");
 }
 
+/* Before the first write to a part of a mapping, read of it: then the kernel
+ * maps the pages around as well, those that are there, where a write would
+ * bring in its own page only. */
+static void shm_touch(struct shm_map *m, const uint8_t *at, uint64_t len)
+{
+	uintptr_t first = (uintptr_t)m->mem / SHM_AROUND;
+	uintptr_t k = (uintptr_t)at / SHM_AROUND;
+	uintptr_t end = ((uintptr_t)at + len - 1) / SHM_AROUND;
+
+	for (; k <= end; k++) {
+		uint8_t *seen = &m->seen[k - first];
+
+		if (__atomic_load_n(seen, __ATOMIC_RELAXED))
+			continue;
+		(void)*(const volatile uint8_t *)
+			mc_max(at, (const uint8_t *)(k * SHM_AROUND));
+		__atomic_store_n(seen, 1, __ATOMIC_RELAXED);
+	}
+}
+
 /* What fits into the window of a piece from @off on; returns its length. */
-static int64_t shm_move(struct shm_copying *c, const struct shm_map *m,
+static int64_t shm_move(struct shm_copying *c, struct shm_map *m,
 			const struct mc_piece *pc, uint32_t off)
 {
 	uint8_t *far = m->mem + (pc->remote - m->addr) + off;
 	uint8_t *near = (uint8_t *)pc->local + off;
 	uint64_t len = mc_min(pc->len - off, c->room);
+	void *dst = c->op == MC_WRITE ? far : near;
+	const void *src = c->op == MC_WRITE ? near : far;
 
 	if (!shm_valid(c->p, m))
 		return shm_stale(c->p, m->id);
 	if (c->op == MC_WRITE)
-		memcpy(far, near, len);
-	else
-		memcpy(near, far, len);
+		shm_touch(m, far, len);
+	if (bytes_worth(len, c->n)) {
+		bytes_stream(dst, src, len);
+		c->streamed = true;
+	} else {
+		memcpy(dst, src, len);
+	}
 	c->room -= len;
 	return len;
 }
@@ -290,7 +323,7 @@ static int shm_ask(struct shm_copying *c, const struct mc_piece *pc,
 
 /* Part of a piece, or a run of pieces in memory that is not shared: moves on
  * @i and @off, or -errno. */
-static int shm_some(struct shm_copying *c, const struct shm_map *m,
+static int shm_some(struct shm_copying *c, struct shm_map *m,
 		    const struct mc_piece *pc, uint32_t n, uint32_t *i,
 		    uint32_t *off)
 {
@@ -319,8 +352,8 @@ int mc_shm_copy(struct mc_path *path, enum mc_op op,
 		const struct mc_piece *pieces, uint32_t n)
 {
 	struct shm_path *p = mc_container_of(path, struct shm_path, base);
-	struct shm_copying c = { .p = p, .op = op };
-	const struct shm_map *m = NULL;
+	struct shm_copying c = { .p = p, .op = op, .n = n };
+	struct shm_map *m = NULL;
 	uint32_t i = 0, off = 0;
 	uint64_t window = 0;
 	int r = shm_enter(&c);

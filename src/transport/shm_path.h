@@ -8,6 +8,8 @@
 #include "cma.h"
 #include "shm.h"
 
+enum { SHM_AROUND = 65536 };		/* what one page fault may map */
+
 /* A buffer of the peer: mapped, or reached by cma.h. */
 struct shm_map {
 	uint64_t addr, len;		/* in the peer */
@@ -15,6 +17,8 @@ struct shm_map {
 	uint32_t id, gen, access;
 	void *base;			/* the mapping: whole pages */
 	uint64_t base_len;
+	uint8_t *seen;			/* of each SHM_AROUND bytes of address:
+					 * touched before; atomic */
 };
 
 struct shm_path {

@@ -403,6 +403,39 @@ static struct mc_buffer_info ask_buffer(struct pair *t, enum job job,
 	return (struct mc_buffer_info){ m.addr, len, m.n, access, "" };
 }
 
+/* ---- memory -------------------------------------------------------------- */
+
+static void memory_keeps_its_size(void **state)
+{
+	uint64_t mapped;
+	void *addr = NULL, *other;
+	int fd = -1;
+
+	(void)state;
+	assert_int_equal(mc_memfd_alloc(0, 0, -1, &addr, &mapped, &fd),
+			 -EINVAL);
+	assert_int_equal(mc_memfd_alloc(1ull << 62, 0, -1, &addr, &mapped,
+					&fd), -ENOMEM);
+	assert_int_equal(mc_memfd_alloc(4096, 0, 1000, &addr, &mapped, &fd),
+			 -EINVAL);
+	assert_int_equal(mc_memfd_alloc(3 * MIB + 1, MC_ALLOC_HUGE |
+					MC_ALLOC_POPULATE, 0, &addr, &mapped,
+					&fd), 0);
+	assert_in_range(mapped, 3 * MIB + 1, 4 * MIB);
+	assert_true(mc_memfd_check(fd, mapped) > 0);
+	assert_int_equal(mc_memfd_check(fd, mapped + 1), -EPROTO);
+	assert_int_equal(ftruncate(fd, 4096), -1);
+	assert_int_equal(ftruncate(fd, 2 * mapped), -1);
+	other = mmap(NULL, mapped, PROT_READ, MAP_SHARED, fd, 0);
+	((char *)addr)[3 * MIB] = 'x';
+	assert_int_equal(((char *)other)[3 * MIB], 'x');
+	mc_memfd_discard(fd, mapped);
+	assert_int_equal(((char *)other)[3 * MIB], 0);
+	munmap(other, mapped);
+	mc_memfd_free(addr, mapped, fd);
+	mc_memfd_free(NULL, 0, -1);
+}
+
 /* ---- local --------------------------------------------------------------- */
 
 static void local_checks_and_moves(void **state)
@@ -958,6 +991,7 @@ int main(void)
 #define TWO(f) cmocka_unit_test_setup_teardown(f, two_setup, two_teardown)
 #define PAIR(f) cmocka_unit_test_setup_teardown(f, pair_setup, pair_teardown)
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(memory_keeps_its_size),
 		cmocka_unit_test(local_checks_and_moves),
 		PAIR(moves_between_processes),
 		PAIR(notices_a_killed_peer),
