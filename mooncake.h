@@ -206,7 +206,7 @@ struct mc_range {
 };
 
 /* One read or write. The plain form is @buf, @remote and @len. The scatter and
- * gather form has @local and @remotes instead: lists of ranges, cut at
+ * gather form has @locals and @remotes instead: lists of ranges, cut at
  * different places if need be, of equal total length; @buf, @remote and @len
  * are then ignored. Local addresses lie inside buffers of this engine, remote
  * ones inside buffers of the segment. A length of zero is a request that
@@ -217,10 +217,10 @@ struct mc_req {
 	void *buf;
 	uint64_t remote;		/* address in the peer's memory */
 	uint64_t len;
-	const struct mc_range *local;
+	const struct mc_range *locals;
 	const struct mc_range *remotes;
-	uint32_t n_local;
-	uint32_t n_remote;
+	uint32_t n_locals;
+	uint32_t n_remotes;
 };
 
 enum mc_state {
@@ -438,6 +438,115 @@ int mc_topology_device(const struct mc_topology *t, int i,
 /* The distance of two devices, smaller is nearer: 0 the same, 1 the same PCI
  * switch, 2 the same root, 3 the same NUMA node, 4 another one. */
 int mc_topology_distance(const struct mc_topology *t, int i, int j);
+
+/* ---- traces ------------------------------------------------------------ */
+
+/* Request traces are read one record at a time, in bounded memory: when each
+ * came, how many tokens it brought and produced, and the ids of its blocks. */
+
+struct mc_trace;
+
+struct mc_trace_options {
+	const char *format;	/* "mooncake"; NULL: seen at the first line */
+	uint32_t block_tokens;	/* tokens of a block; 0: as the format has it */
+};
+
+/* One request. The blocks are those of its input in order, the last one may be
+ * partial. An id names a block together with all before it: equal ids, equal
+ * prefixes. Formats that know no blocks leave n_blocks 0. */
+struct mc_trace_req {
+	uint64_t line;			/* in the file, from 1 */
+	uint64_t at_ns;			/* arrival on the trace's own clock */
+	uint32_t input_tokens;
+	uint32_t output_tokens;
+	uint32_t block_tokens;
+	uint32_t n_blocks;
+	const uint64_t *blocks;		/* valid until the next call */
+};
+
+/* Open a trace file, "-" for standard input. @opts may be NULL. */
+int mc_trace_open(struct mc_trace **out, const char *path,
+		  const struct mc_trace_options *opts);
+
+/* The next request: 1, or 0 at the end. -EINVAL with file, line and column in
+ * the message for a record that is not as its format says, that has more or
+ * fewer blocks than its tokens fill, or that comes before its predecessor; the
+ * call after that goes on with the line that follows. */
+int mc_trace_next(struct mc_trace *t, struct mc_trace_req *out);
+
+/* Go back to the first request. -ESPIPE for what is not a file. */
+int mc_trace_rewind(struct mc_trace *t);
+
+/* The name of the format, "" while no line has been seen. */
+const char *mc_trace_format(const struct mc_trace *t);
+void mc_trace_close(struct mc_trace *t);
+
+/* ---- measuring --------------------------------------------------------- */
+
+/* For benchmarks: what runs of transfers cost, and limits: the same pattern of
+ * blocks moved by the plainest means there is, so that a figure of ours can be
+ * set against what is physically there. */
+
+enum {
+	MC_MEASURE_FINE = 1280,		/* buckets of a fine histogram */
+};
+
+/* What a run of batches moved and cost. */
+struct mc_measure {
+	uint64_t batches, bytes, errors;
+	uint64_t wall_ns;
+	uint64_t cpu_ns;		/* user and system, all threads */
+	uint64_t fine[MC_MEASURE_FINE];	/* batches by latency; see _add() */
+	char why[MC_WHY_MAX];		/* of the first error */
+};
+
+/* Count a batch that took @ns in the histogram: 32 buckets per power of two,
+ * so quantiles are good to 3 %. */
+void mc_measure_add(struct mc_measure *m, uint64_t ns);
+
+/* The latency in ns below which the share @q (0 to 1) of the batches was. */
+double mc_measure_quantile(const struct mc_measure *m, double q);
+
+/* CPU nanoseconds that process @pid (0: this one) has used in all threads. */
+int64_t mc_measure_cpu_ns(int pid);
+
+/* Resident bytes of process @pid (0: this one). */
+int64_t mc_measure_rss(int pid);
+
+/* Submit @n requests, cut into batches of @batch, over and over by
+ * mc_transfer(), from @threads threads for @duration_ms. The result goes to
+ * @out; requests that fail are counted there, and 100 of them end the run. */
+int mc_measure_run(struct mc_engine *e, const struct mc_req *reqs, uint32_t n,
+		   uint32_t batch, int threads, int duration_ms,
+		   struct mc_measure *out);
+
+enum mc_limit_kind {
+	MC_LIMIT_MEMCPY,		/* one thread, into a shared mapping */
+	MC_LIMIT_VM,			/* process_vm_writev or _readv */
+	MC_LIMIT_SOCKET,		/* one loopback socket: a vectored write,
+					 * received in place, one byte back */
+	MC_LIMIT_SOCKET_POLL,		/* the same, both ends polling */
+};
+
+/* The pattern: block i of a run is at ((i mod @cycle) * 7919 mod N) * @block,
+ * at both ends, where N is how many blocks the span holds. */
+struct mc_limit_run {
+	enum mc_op op;
+	uint32_t batch;
+	uint64_t block;
+	uint64_t cycle;			/* 0: as batch, the same places again */
+	int duration_ms;
+};
+
+/* Make the far end, in another process where @kind needs one: @span bytes, as
+ * many as at @mem, which the caller keeps. Forks, so the child is this
+ * process's until mc_limit_close(). */
+struct mc_limit;
+int mc_limit_open(struct mc_limit **out, enum mc_limit_kind kind, void *mem,
+		  uint64_t span);
+int mc_limit_measure(struct mc_limit *l, const struct mc_limit_run *run,
+		     struct mc_measure *out);
+void mc_limit_close(struct mc_limit *l);
 
 /* ---- for scripts and tools --------------------------------------------- */
 

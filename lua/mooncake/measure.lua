@@ -1,50 +1,9 @@
--- measure.lua - runs that are measured, and limits of the machine; as src/base/measure.h
+-- measure.lua - runs that are measured, and limits of the machine; as mooncake.h
 -- declares them.
 
 local ffi = require "ffi"
 local C = require "mooncake.ffi"
 local failed = require "mooncake.failed"
-
-if not pcall(ffi.typeof, "struct mc_measure") then
-   ffi.cdef [[
-enum {
-	MC_MEASURE_FINE = 1280,
-};
-struct mc_measure {
-	uint64_t batches, bytes, errors;
-	uint64_t wall_ns;
-	uint64_t cpu_ns;
-	uint64_t fine[MC_MEASURE_FINE];
-	char why[MC_WHY_MAX];
-};
-void mc_measure_add(struct mc_measure *m, uint64_t ns);
-double mc_measure_quantile(const struct mc_measure *m, double q);
-int64_t mc_measure_cpu_ns(int pid);
-int64_t mc_measure_rss(int pid);
-int mc_measure_run(struct mc_engine *e, const struct mc_req *reqs, uint32_t n,
-		   uint32_t batch, int threads, int duration_ms,
-		   struct mc_measure *out);
-enum mc_limit_kind {
-	MC_LIMIT_MEMCPY,
-	MC_LIMIT_VM,
-	MC_LIMIT_SOCKET,
-	MC_LIMIT_SOCKET_POLL,
-};
-struct mc_limit_run {
-	enum mc_op op;
-	uint32_t batch;
-	uint64_t block;
-	uint64_t cycle;
-	int duration_ms;
-};
-struct mc_limit;
-int mc_limit_open(struct mc_limit **out, enum mc_limit_kind kind, void *mem,
-		  uint64_t span);
-int mc_limit_measure(struct mc_limit *l, const struct mc_limit_run *run,
-		     struct mc_measure *out);
-void mc_limit_close(struct mc_limit *l);
-]]
-end
 
 local measure = {}
 

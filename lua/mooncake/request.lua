@@ -70,7 +70,7 @@ local function one(req, t, keep, level)
       local far = t.remote_ranges or { { request.remote(t.remote, level + 1), t.len } }
       local a, n = ranges(near, false, level + 1)
       local b, m = ranges(far, true, level + 1)
-      req["local"], req.n_local, req.remotes, req.n_remote = a, n, b, m
+      req.locals, req.n_locals, req.remotes, req.n_remotes = a, n, b, m
       keep[#keep + 1], keep[#keep + 2] = a, b
       return
    end

@@ -7,28 +7,6 @@ local ffi = require "ffi"
 local C = require "mooncake.ffi"
 local lru = require "mooncake.lru"
 
-if not pcall(ffi.new, "struct mc_trace_req") then
-   ffi.cdef [[
-struct mc_trace;
-struct mc_trace_options { const char *format; uint32_t block_tokens; };
-struct mc_trace_req {
-	uint64_t line;
-	uint64_t at_ns;
-	uint32_t input_tokens;
-	uint32_t output_tokens;
-	uint32_t block_tokens;
-	uint32_t n_blocks;
-	const uint64_t *blocks;
-};
-int mc_trace_open(struct mc_trace **out, const char *path,
-		  const struct mc_trace_options *opts);
-int mc_trace_next(struct mc_trace *t, struct mc_trace_req *out);
-int mc_trace_rewind(struct mc_trace *t);
-const char *mc_trace_format(const struct mc_trace *t);
-void mc_trace_close(struct mc_trace *t);
-]]
-end
-
 local M = {}
 
 local Reader = {}

@@ -1,12 +1,12 @@
 /*
- * limits.c - what the machine can do without us; see measure.h.
+ * limits.c - what the machine can do without us; see mooncake.h.
  *
  * The far end is a child that makes system calls only: it is forked from a
  * process that may have threads, holding who knows which locks. Runs over the
  * socket go in rounds of a known number of batches, so that nothing but the
  * blocks and the byte back travels.
  */
-#include "measure.h"
+#include <mooncake.h>
 #include "clock.h"
 #include "err.h"
 #include "util.h"

@@ -1,7 +1,7 @@
 /*
  * measure.c - latency histograms, and the CPU time and memory of a process.
  */
-#include "measure.h"
+#include <mooncake.h>
 #include "err.h"
 
 #include <errno.h>

@@ -130,7 +130,7 @@ static int copy_requests(struct mc_engine *e, const struct mc_req *reqs,
 	 * the batch. */
 	*bytes = 0;
 	for (int i = 0; i < done; i++)
-		*bytes += reqs[i].local ? 0 : reqs[i].len;
+		*bytes += reqs[i].locals ? 0 : reqs[i].len;
 	if (done == n)
 		*bytes = c.bytes;
 	return r < 0 ? r : done;

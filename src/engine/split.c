@@ -20,18 +20,20 @@ void split_fini(struct split *s)
 	s->desc = NULL;
 }
 
+/* UINT64_MAX for what wraps around: no memory is that large. */
 static uint64_t split_sum(const struct mc_range *r, uint32_t n)
 {
 	uint64_t sum = 0;
 
 	for (uint32_t i = 0; i < n; i++)
-		sum += r[i].len;
+		if (__builtin_add_overflow(sum, r[i].len, &sum))
+			return UINT64_MAX;
 	return sum;
 }
 
 static int split_lists(struct split *s, const struct mc_req *q)
 {
-	if (!q->local && !q->remotes) {
+	if (!q->locals && !q->remotes) {
 		s->lone[0] = (struct mc_range){ (uint64_t)q->buf, q->len };
 		s->lone[1] = (struct mc_range){ q->remote, q->len };
 		s->l = &s->lone[0];
@@ -39,15 +41,16 @@ static int split_lists(struct split *s, const struct mc_req *q)
 		s->nl = s->nr = 1;
 		return 0;
 	}
-	if (!q->local || !q->remotes ||
-	    split_sum(q->local, q->n_local) !=
-	    split_sum(q->remotes, q->n_remote))
+	if (!q->locals || !q->remotes ||
+	    split_sum(q->locals, q->n_locals) == UINT64_MAX ||
+	    split_sum(q->locals, q->n_locals) !=
+	    split_sum(q->remotes, q->n_remotes))
 		return mc_err(-EINVAL, "request %d: its local and remote "
 			      "ranges differ in length", s->i);
-	s->l = q->local;
-	s->nl = q->n_local;
+	s->l = q->locals;
+	s->nl = q->n_locals;
 	s->r = q->remotes;
-	s->nr = q->n_remote;
+	s->nr = q->n_remotes;
 	return 0;
 }
 
@@ -111,32 +114,39 @@ static const struct mc_buffer_info *split_find(struct split *s, uint64_t addr,
 }
 
 /* What the descriptor at hand does not know, a newer one may. */
-static const struct mc_buffer_info *split_refresh(struct split *s,
-						  uint64_t addr, uint64_t len)
+static int split_refresh(struct split *s)
 {
 	uint64_t deadline = mc_clock_ns() + 500 * (uint64_t)MC_MS;
+	int r = peer_refresh(s->peer, deadline);
 
-	if (peer_refresh(s->peer, deadline) < 0)
-		return NULL;
+	if (r < 0)
+		return r;
 	desc_put(s->desc);
 	s->desc = desc_get(s->peer);
 	s->hint = 0;
-	return split_find(s, addr, len);
+	return 0;
 }
 
 static int split_remote(struct split *s, uint64_t addr, uint64_t len,
 			uint32_t *id)
 {
 	bool read = s->reqs[s->i].op == MC_READ;
+	unsigned need = read ? MC_REMOTE_READ : MC_REMOTE_WRITE;
 	const struct mc_buffer_info *b = split_find(s, addr, len);
+	int r;
 
-	if (!b)
-		b = split_refresh(s, addr, len);
+	if (!b || !(b->access & need)) {
+		r = split_refresh(s);
+		if (r < 0 && !b)
+			return r;
+		if (!r)
+			b = split_find(s, addr, len);
+	}
 	if (!b)
 		return mc_err(-EFAULT, "request %d: remote %#llx+%llu is in no "
 			      "buffer of %s", s->i, (long long)addr,
 			      (long long)len, s->peer->at.name);
-	if (!(b->access & (read ? MC_REMOTE_READ : MC_REMOTE_WRITE)))
+	if (!(b->access & need))
 		return mc_err(-EACCES, "request %d: the buffer at %#llx of %s "
 			      "may not be %s", s->i, (long long)b->addr,
 			      s->peer->at.name, read ? "read" : "written");

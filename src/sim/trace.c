@@ -7,7 +7,7 @@
  * a JSON tree would allocate an object for each of them; memory stays at one
  * line whatever the trace. It does not sort: a trace is in order of arrival.
  */
-#include "trace.h"
+#include <mooncake.h>
 #include "../base/err.h"
 #include "../base/util.h"
 

@@ -4,7 +4,7 @@
  * A first byte other than '{' is the block size. What the reader accepts must
  * hold what trace.h says of a record, and going back must read the same again.
  */
-#include "../../src/sim/trace.h"
+#include <mooncake.h>
 
 #include <mooncake.h>
 

@@ -2,7 +2,7 @@
  * limits_test.c - histograms, process figures, and every limit: it moves the
  * bytes it says it moves, in both directions, and says what went wrong.
  */
-#include "../../src/base/measure.h"
+#include <mooncake.h>
 
 #include <setjmp.h>
 #include <stdarg.h>

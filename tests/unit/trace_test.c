@@ -1,5 +1,5 @@
 /* trace_test.c - the trace reader: what it reads, what it refuses and how. */
-#include "../../src/sim/trace.h"
+#include <mooncake.h>
 
 #include <mooncake.h>
 

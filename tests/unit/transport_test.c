@@ -116,10 +116,10 @@ static void model_req(uint8_t *near, uint64_t near_at, uint8_t *far,
 	uint32_t i = 0, k = 0;
 	uint64_t oi = 0, ok_ = 0;
 
-	while (i < q->n_local && k < q->n_remote) {
-		uint64_t a = q->local[i].len - oi, b = q->remotes[k].len - ok_;
+	while (i < q->n_locals && k < q->n_remotes) {
+		uint64_t a = q->locals[i].len - oi, b = q->remotes[k].len - ok_;
 		uint64_t n = a < b ? a : b;
-		uint8_t *l = near + (q->local[i].addr + oi - near_at);
+		uint8_t *l = near + (q->locals[i].addr + oi - near_at);
 		uint8_t *r = far + (q->remotes[k].addr + ok_ - far_at);
 
 		if (q->op == MC_READ)
@@ -128,7 +128,7 @@ static void model_req(uint8_t *near, uint64_t near_at, uint8_t *far,
 			memcpy(r, l, n);
 		oi += n;
 		ok_ += n;
-		if (oi == q->local[i].len) {
+		if (oi == q->locals[i].len) {
 			i++;
 			oi = 0;
 		}
@@ -145,8 +145,8 @@ static void check_lists(struct pair *p, enum mc_op op, int nl, int nr,
 	struct mc_range *l = calloc(nl, sizeof(*l)), *r = calloc(nr, sizeof(*r));
 	uint8_t *near = malloc(p->len), *far = malloc(p->len);
 	uint8_t *now = malloc(p->len);
-	struct mc_req q = { .op = op, .segment = p->seg, .local = l,
-			    .remotes = r, .n_local = nl, .n_remote = nr };
+	struct mc_req q = { .op = op, .segment = p->seg, .locals = l,
+			    .remotes = r, .n_locals = nl, .n_remotes = nr };
 	struct mc_result res;
 
 	cut(l, nl, (uint64_t)p->near, total, p->len, &seed);
@@ -191,8 +191,8 @@ static void lists_of_unequal_length_are_refused(struct pair *p)
 				    { p->remote + 60, UINT64_MAX - 19 } };
 	struct mc_range two[2] = { { (uint64_t)p->near, 20 },
 				   { (uint64_t)p->near + 20, 20 } };
-	struct mc_req q = { .segment = p->seg, .local = &l, .remotes = r,
-			    .n_local = 1, .n_remote = 2 };
+	struct mc_req q = { .segment = p->seg, .locals = &l, .remotes = r,
+			    .n_locals = 1, .n_remotes = 2 };
 	uint64_t id;
 
 	refused(mc_transfer(p->e, &q, 1, NULL, NULL), -EINVAL, "length");
@@ -200,8 +200,8 @@ static void lists_of_unequal_length_are_refused(struct pair *p)
 	q.remotes = NULL;
 	refused(mc_transfer(p->e, &q, 1, NULL, NULL), -EINVAL, "length");
 	/* Equal only because the sum wraps around. */
-	q = (struct mc_req){ .segment = p->seg, .local = two, .remotes = huge,
-			     .n_local = 2, .n_remote = 2 };
+	q = (struct mc_req){ .segment = p->seg, .locals = two, .remotes = huge,
+			     .n_locals = 2, .n_remotes = 2 };
 	refused(mc_transfer(p->e, &q, 1, NULL, NULL), -EINVAL, "length");
 }
 
