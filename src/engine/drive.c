@@ -70,32 +70,39 @@ static const char *drive_stalled(struct epath *ep, uint64_t now)
 }
 
 /* A peer's buffer may have been registered again: the slice is looked up anew,
- * once. True if it is worth another try. */
-bool slice_refresh(struct slice *s)
+ * once. 0: it is worth another try; else what is wrong with it, with a message
+ * unless it is what was wrong before. */
+int slice_refresh(struct slice *s)
 {
+	unsigned need = s->s.op == MC_READ ? MC_REMOTE_READ : MC_REMOTE_WRITE;
 	uint64_t hint = 0;
 	struct desc *d;
-	bool ok;
+	int r = 0;
 
 	if (s->refreshed ||
 	    peer_refresh(s->peer, mc_clock_ns() + 500ull * MC_MS) < 0)
-		return false;
+		return -ESTALE;
 	s->refreshed = true;
 	d = desc_get(s->peer);
-	ok = d && d->epoch == s->epoch;
-	for (uint32_t i = 0; ok && i < s->s.n; i++) {
+	if (!d || d->epoch != s->epoch)
+		r = -ESTALE;
+	for (uint32_t i = 0; !r && i < s->s.n; i++) {
 		struct mc_piece *p = &s->s.pieces[i];
 		const struct mc_buffer_info *b;
-		unsigned need = s->s.op == MC_READ ? MC_REMOTE_READ :
-				MC_REMOTE_WRITE;
 
 		b = desc_find(d, p->remote, p->len, &hint);
-		ok = b && (b->access & need);
-		if (ok)
+		if (!b)
+			r = -ESTALE;
+		else if (!(b->access & need))
+			r = mc_err(-EACCES, "the buffer at %#llx of %s may no "
+				   "longer be %s", (long long)b->addr,
+				   s->peer->at.name, s->s.op == MC_READ ?
+				   "read" : "written");
+		else
 			p->id = b->id;
 	}
 	desc_put(d);
-	return ok;
+	return r;
 }
 
 static void drive_refresh_task(void *arg)
@@ -103,13 +110,14 @@ static void drive_refresh_task(void *arg)
 	struct slice *s = arg;
 	struct peer *p = s->peer;
 	char why[MC_WHY_MAX];
+	int r = slice_refresh(s);
 
-	mc_copy(why, s->why);
-	if (slice_refresh(s)) {
+	if (!r) {
 		slice_requeue(s);
 		spray_pump(p, NULL);
 	} else {
-		slice_end(s, -ESTALE, why);
+		mc_copy(why, r == -ESTALE ? s->why : mc_errmsg());
+		slice_end(s, r, why);
 	}
 	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
 }

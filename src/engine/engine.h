@@ -284,7 +284,7 @@ static inline bool batch_ended(struct batch *b)
 /* A slice has an outcome on its path, or needs another (batch.c). */
 void slice_end(struct slice *s, int err, const char *why);
 void slice_requeue(struct slice *s);
-bool slice_refresh(struct slice *s);
+int slice_refresh(struct slice *s);
 void batch_notify(struct batch *b);
 void batch_wake(struct batch *b);
 uint64_t batch_id(const struct batch *b);

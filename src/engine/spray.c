@@ -123,12 +123,19 @@ static void spray_copy(struct slice *s)
 	struct peer *p = s->peer;
 	char why[MC_WHY_MAX] = "";
 	int err = spray_copy_now(s);
+	bool again = false;
 
 	if (err) {
 		mc_copy(why, mc_errmsg());
 		spray_copy_failed(s, err);
 	}
-	if (err == -ESTALE && slice_refresh(s))
+	if (err == -ESTALE) {
+		err = slice_refresh(s);
+		if (err != -ESTALE)
+			mc_copy(why, mc_errmsg());
+		again = !err;
+	}
+	if (again)
 		slice_requeue(s);
 	else
 		slice_end(s, err, why);
