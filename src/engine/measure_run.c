@@ -3,6 +3,8 @@
  * threads: what `mooncake bench --threads` runs, and what the loop in Lua is
  * compared with. Uses the public interface only.
  */
+#include <mooncake.h>
+
 #include "../base/clock.h"
 #include "../base/err.h"
 #include "../base/util.h"
