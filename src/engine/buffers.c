@@ -190,19 +190,22 @@ static int buffer_take(struct mc_engine *e, void *addr, bool ours,
 	return r;
 }
 
-/* No peer may touch it from here on. -EBUSY: one may, and it goes back. */
+/* No peer may touch it from here on. -EBUSY: one may, and all is as it was. */
 static int buffer_quiesce(struct mc_engine *e, struct buffer *b)
 {
 	struct mc_node *clash;
-	int r = 0;
+	int i, r = 0;
 
 	if (e->server)
 		mc_server_revoke(e->server, b->node.addr, b->node.len);
-	for (int i = 0; i < e->n_tr && !r; i++)
+	for (i = 0; i < e->n_tr && !r; i++)
 		if (e->tr[i].t->unreg)
 			r = e->tr[i].t->unreg(e->tr[i].ctx, &b->info);
 	if (!r)
 		return 0;
+	while (--i >= 0)
+		if (e->tr[i].t->reg)
+			e->tr[i].t->reg(e->tr[i].ctx, &b->info, b->fd, 0);
 	pthread_rwlock_wrlock(&e->buffers.lock);
 	if (!mc_ranges_add(&e->buffers.by_addr, &b->node, &clash))
 		b->version = ++e->buffers.version;
@@ -221,8 +224,11 @@ static int buffer_del(struct mc_engine *e, void *addr, bool ours)
 		r = buffer_quiesce(e, b);
 	if (r < 0)
 		return r;
-	if (ours)
+	if (ours) {
+		/* Peers may still map it, and would keep its pages. */
+		mc_memfd_discard(b->fd, b->mapped);
 		mc_memfd_free(addr, b->mapped, b->fd);
+	}
 	free(b);
 	count(&e->stats.buffers, -1);
 	return 0;

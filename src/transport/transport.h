@@ -102,8 +102,9 @@ struct mc_transport {
 	int (*unreg)(void *ctx, const struct mc_buffer_info *b);
 
 	/* Make a path from local device @dev; accept() is the peer's half of
-	 * what connect() asks by mc_host_handshake(), on its engine's control
-	 * thread. -EOPNOTSUPP: this pair cannot, and the message says why. */
+	 * what connect() asks by mc_host_handshake(), on a thread that may
+	 * block; the descriptors it gives are the caller's to close.
+	 * -EOPNOTSUPP: this pair cannot, and the message says why. */
 	int (*connect)(void *ctx, const struct mc_peer *peer, int dev,
 		       uint64_t deadline_ns, struct mc_path **out);
 	int (*accept)(void *ctx, uint64_t conn, const struct mc_blob *hello,
