@@ -203,7 +203,8 @@ static int buffer_quiesce(struct mc_engine *e, struct buffer *b)
 			r = e->tr[i].t->unreg(e->tr[i].ctx, &b->info);
 	if (!r)
 		return 0;
-	while (--i >= 0)
+	/* The one that refused has it still; those before it get it back. */
+	for (i -= 2; i >= 0; i--)
 		if (e->tr[i].t->reg)
 			e->tr[i].t->reg(e->tr[i].ctx, &b->info, b->fd, 0);
 	pthread_rwlock_wrlock(&e->buffers.lock);
