@@ -7,7 +7,7 @@ FUZZ_TIME ?= 60
 CC ?= gcc
 B := build$(if $(filter release,$(VARIANT)),,-$(VARIANT))
 Q := $(if $(V),,@)
-say = $(if $(V),,@echo "  $(1)	$(2)")
+say = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo "  $(1)	$(2)")
 
 FLAGS_release = -O2 -g
 FLAGS_debug = -O0 -g3
