@@ -239,6 +239,21 @@ static int rail_streams(const struct rail *r)
 					   ENGINE_PATHS);
 }
 
+/* Was the peer restarted? Then what is under way is for the old one, and fails;
+ * what comes is for the new. Not every transport can tell by itself. */
+static bool peer_moved(struct peer *p, uint64_t deadline_ns)
+{
+	uint64_t was = peer_at(p).epoch;
+	char why[MC_WHY_MAX];
+
+	mc_copy(why, mc_errmsg());
+	if (peer_refresh(p, deadline_ns) < 0 || peer_at(p).epoch == was) {
+		mc_err(-ECONNREFUSED, "%s", why);
+		return false;
+	}
+	return true;
+}
+
 /* As many paths as the rail is to have; one is enough to be up. */
 static int rail_connect_now(struct rail *r, uint64_t deadline_ns)
 {
@@ -246,13 +261,9 @@ static int rail_connect_now(struct rail *r, uint64_t deadline_ns)
 
 	while (!err && r->n_paths < rail_streams(r))
 		err = path_connect(r, deadline_ns);
-	if (err == -ESTALE && r->peer->at.epoch) {
-		/* It was restarted: what is under way is for the old one, and
-		 * fails; what comes is for the new. */
-		err = peer_refresh(r->peer, deadline_ns);
-		if (!err)
-			err = path_connect(r, deadline_ns);
-	}
+	if (err < 0 && err != -EOPNOTSUPP && !r->n_paths &&
+	    peer_moved(r->peer, deadline_ns))
+		err = path_connect(r, deadline_ns);
 	if (r->n_paths)
 		return 0;
 	if (err < 0)
