@@ -1,196 +1,323 @@
-/* record.c - the segment record that an engine publishes; see record.h. */
+/*
+ * record.c - the record under which an engine is found in a registry.
+ *
+ *	mooncake/ram/node-1:
+ *	{"name":"node-1","protocol":"tcp","tcp_data_port":0,"buffers":[],
+ *	 "mooncake_native":{"version":1,"addr":"10.0.0.1:7000",
+ *	  "epoch":"5f3a...","host_id":"77c0..."}}
+ *
+ * Numbers of 64 bits are in hex: readers of JSON may have no more than doubles.
+ */
 #include "record.h"
 
 #include "registry.h"
 
 #include "../base/err.h"
+#include "../base/net.h"
 #include "../base/util.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <json-c/json.h>
 #include <stdlib.h>
 
 enum {
 	RECORD_VERSION = 1,
-	RECORD_MAX = 64 << 10,		/* bytes of one that we read */
+	RECORD_MAX = 16 << 20,		/* descriptors with many buffers */
 };
 
-static void record_key(const char *name, char *key, size_t size)
+/* ---- encode ------------------------------------------------------------ */
+
+/* Give @value away to @o. */
+static int record_add(struct json_object *o, const char *name,
+		      struct json_object *value)
 {
-	snprintf(key, size, "mooncake/%s%s", strchr(name, '/') ? "" : "ram/",
-		 name);
+	if (value && !json_object_object_add(o, name, value))
+		return 0;
+	json_object_put(value);
+	return -ENOMEM;
 }
 
-static void record_hex(struct json_object *o, const char *member, uint64_t v)
+static int record_add_text(struct json_object *o, const char *name,
+			   const char *text)
+{
+	return record_add(o, name, json_object_new_string(text));
+}
+
+static int record_add_hex(struct json_object *o, const char *name,
+			  uint64_t value)
 {
 	char text[20];
 
-	snprintf(text, sizeof(text), "%016llx", (long long)v);
-	json_object_object_add(o, member, json_object_new_string(text));
+	snprintf(text, sizeof(text), "%016" PRIx64, value);
+	return record_add_text(o, name, text);
+}
+
+static struct json_object *record_native(const struct mc_record *r)
+{
+	struct json_object *o = json_object_new_object();
+
+	if (!o)
+		return NULL;
+	if (!record_add(o, "version", json_object_new_int(RECORD_VERSION)) &&
+	    !record_add_text(o, "addr", r->addr) &&
+	    !record_add_hex(o, "epoch", r->epoch) &&
+	    !record_add_hex(o, "host_id", r->host_id))
+		return o;
+	json_object_put(o);
+	return NULL;
+}
+
+static int record_fill(struct json_object *o, const struct mc_record *r)
+{
+	if (record_add_text(o, "name", r->name) < 0 ||
+	    record_add_text(o, "protocol", "tcp") < 0 ||
+	    record_add(o, "tcp_data_port", json_object_new_int(0)) < 0 ||
+	    record_add(o, "buffers", json_object_new_array()) < 0)
+		return -ENOMEM;
+	return record_add(o, "mooncake_native", record_native(r));
 }
 
 int mc_record_encode(const struct mc_record *r, char **json)
 {
 	struct json_object *o = json_object_new_object();
-	struct json_object *native = json_object_new_object();
+	const char *text = NULL;
+	char *copy;
 
-	json_object_object_add(o, "name", json_object_new_string(r->name));
-	json_object_object_add(o, "protocol", json_object_new_string("tcp"));
-	json_object_object_add(o, "tcp_data_port", json_object_new_int(0));
-	json_object_object_add(o, "buffers", json_object_new_array());
-	json_object_object_add(native, "version",
-			       json_object_new_int(RECORD_VERSION));
-	json_object_object_add(native, "addr",
-			       json_object_new_string(r->addr));
-	record_hex(native, "epoch", r->epoch);
-	record_hex(native, "host_id", r->host_id);
-	json_object_object_add(o, "mooncake_native", native);
-	*json = strdup(json_object_to_json_string_ext(o,
-						JSON_C_TO_STRING_PLAIN));
+	if (o && !record_fill(o, r))
+		text = json_object_to_json_string_ext(
+			o, JSON_C_TO_STRING_PLAIN |
+			JSON_C_TO_STRING_NOSLASHESCAPE);
+	copy = text ? strdup(text) : NULL;
 	json_object_put(o);
-	return *json ? 0 : mc_err(-ENOMEM, "out of memory");
-}
-
-static struct json_object *record_member(struct json_object *o,
-					 const char *name, json_type type)
-{
-	struct json_object *m = NULL;
-
-	if (!json_object_is_type(o, json_type_object) ||
-	    !json_object_object_get_ex(o, name, &m) ||
-	    !json_object_is_type(m, type))
-		return NULL;
-	return m;
-}
-
-static int record_string(struct json_object *o, const char *name, char *out,
-			 size_t size)
-{
-	struct json_object *m = record_member(o, name, json_type_string);
-
-	if (!m || !json_object_get_string_len(m) ||
-	    (size_t)json_object_get_string_len(m) >= size)
-		return mc_err(-EPROTO, "segment record: '%s' is missing, "
-			      "empty or too long", name);
-	mc_copy_to(out, size, json_object_get_string(m));
+	if (!copy)
+		return mc_err(-ENOMEM, "out of memory");
+	*json = copy;
 	return 0;
 }
 
-static int record_number(struct json_object *o, const char *name,
-			 uint64_t *out)
+/* ---- decode ------------------------------------------------------------ */
+
+static bool record_get(struct json_object *o, const char *name,
+		       enum json_type type, struct json_object **out)
 {
-	char text[32], *end;
-	int r = record_string(o, name, text, sizeof(text));
+	return json_object_object_get_ex(o, name, out) &&
+	       json_object_is_type(*out, type);
+}
+
+/* Text of member @name, with no zero inside, that fits. */
+static int record_text(struct json_object *o, const char *name, char *out,
+		       size_t size)
+{
+	struct json_object *v;
+	const char *text;
+	size_t len;
+
+	if (!record_get(o, name, json_type_string, &v))
+		return mc_err(-EBADMSG, "segment record: no text '%s'", name);
+	text = json_object_get_string(v);
+	len = json_object_get_string_len(v);
+	if (!len || len >= size || strlen(text) != len)
+		return mc_err(-EBADMSG, "segment record: '%s' is empty, or "
+			      "longer than %zu bytes, or has a zero", name,
+			      size - 1);
+	memcpy(out, text, len + 1);
+	return 0;
+}
+
+static int record_hex(struct json_object *o, const char *name, uint64_t *out)
+{
+	char text[17];
+	int r = record_text(o, name, text, sizeof(text));
 
 	if (r < 0)
 		return r;
-	*out = strtoull(text, &end, 16);
-	return *end ? mc_err(-EPROTO, "segment record: '%s' is no hexadecimal "
-			     "number", name) : 0;
+	if (text[strspn(text, "0123456789abcdefABCDEF")])
+		return mc_err(-EBADMSG, "segment record: '%s' is not hex: "
+			      "'%s'", name, text);
+	*out = strtoull(text, NULL, 16);
+	return 0;
 }
 
-static int record_native(struct json_object *o, struct mc_record *r)
+static int record_decode_native(struct json_object *o, struct mc_record *r)
 {
-	struct json_object *native, *version;
+	struct mc_net_name at;
+	struct json_object *version;
 	int ret;
 
-	native = record_member(o, "mooncake_native", json_type_object);
-	if (!native)
-		return mc_err(-EOPNOTSUPP, "segment '%s' is of an engine that "
-			      "does not speak the native protocol", r->name);
-	version = record_member(native, "version", json_type_int);
-	if (!version || json_object_get_int(version) < RECORD_VERSION)
-		return mc_err(-EPROTO, "segment record: no native version");
-	ret = record_string(native, "addr", r->addr, sizeof(r->addr));
+	if (!record_get(o, "version", json_type_int, &version))
+		return mc_err(-EBADMSG, "segment record '%s': mooncake_native "
+			      "has no version", r->name);
+	if (json_object_get_int64(version) != RECORD_VERSION)
+		return mc_err(-EPROTONOSUPPORT, "segment record '%s' is of "
+			      "version %" PRId64 ", this release knows %d",
+			      r->name, json_object_get_int64(version),
+			      RECORD_VERSION);
+	ret = record_text(o, "addr", r->addr, sizeof(r->addr));
 	if (!ret)
-		ret = record_number(native, "epoch", &r->epoch);
+		ret = record_hex(o, "epoch", &r->epoch);
 	if (!ret)
-		ret = record_number(native, "host_id", &r->host_id);
+		ret = record_hex(o, "host_id", &r->host_id);
+	if (!ret && mc_net_parse(r->addr, -1, &at) < 0)
+		ret = mc_err(-EBADMSG, "segment record '%s': '%s' is not an "
+			     "address", r->name, r->addr);
 	return ret;
+}
+
+static int record_decode_object(struct json_object *o, struct mc_record *r)
+{
+	struct json_object *native;
+	int ret;
+
+	if (!json_object_is_type(o, json_type_object))
+		return mc_err(-EBADMSG, "segment record: not a JSON object");
+	ret = record_text(o, "name", r->name, sizeof(r->name));
+	if (ret < 0)
+		return ret;
+	if (!json_object_object_get_ex(o, "mooncake_native", &native))
+		return mc_err(-EPROTONOSUPPORT, "segment '%s' is not of an "
+			      "engine of ours: its record has no "
+			      "mooncake_native", r->name);
+	if (!json_object_is_type(native, json_type_object))
+		return mc_err(-EBADMSG, "segment record '%s': mooncake_native "
+			      "is not an object", r->name);
+	return record_decode_native(native, r);
 }
 
 int mc_record_decode(const char *json, size_t len, struct mc_record *r)
 {
-	struct json_tokener *t = json_tokener_new();
-	struct mc_record rec = { .epoch = 0 };
-	struct json_object *o;
+	struct json_tokener *t;
+	struct json_object *o = NULL;
+	struct mc_record got = { 0 };
 	int ret;
 
+	while (len && strchr(" \t\r\n", json[len - 1]) && json[len - 1])
+		len--;
+	if (!len || len > RECORD_MAX)
+		return mc_err(-EBADMSG, "segment record: %zu bytes is not the "
+			      "length of one", len);
+	t = json_tokener_new();
 	if (!t)
 		return mc_err(-ENOMEM, "out of memory");
-	o = len <= RECORD_MAX ? json_tokener_parse_ex(t, json, len) : NULL;
-	if (!o)
-		ret = mc_err(-EPROTO, "segment record: %s",
-			     len > RECORD_MAX ? "too long" :
-			     json_tokener_error_desc(
-				     json_tokener_get_error(t)));
+	json_tokener_set_flags(t, JSON_TOKENER_STRICT);
+	o = json_tokener_parse_ex(t, json, len);
+	if (!o || json_tokener_get_error(t) != json_tokener_success)
+		ret = mc_err(-EBADMSG, "segment record: not JSON: %s",
+			     json_tokener_error_desc(json_tokener_get_error(
+							     t)));
 	else
-		ret = record_string(o, "name", rec.name, sizeof(rec.name));
-	if (!ret)
-		ret = record_native(o, &rec);
-	if (!ret)
-		*r = rec;
+		ret = record_decode_object(o, &got);
 	json_object_put(o);
 	json_tokener_free(t);
+	if (!ret)
+		*r = got;
 	return ret;
+}
+
+/* ---- in a registry ----------------------------------------------------- */
+
+enum { RECORD_KEY_MAX = MC_NAME_MAX + 16 };
+
+/* The public key of a segment; leading slashes are not part of its name. */
+static int record_key(const char *name, char key[RECORD_KEY_MAX])
+{
+	name += strspn(name, "/");
+	if (!*name || strlen(name) >= MC_NAME_MAX)
+		return mc_err(-EINVAL, "segment name '%.80s': expected 1 to "
+			      "%d bytes", name, MC_NAME_MAX - 1);
+	snprintf(key, RECORD_KEY_MAX, "mooncake/%s%s",
+		 strchr(name, '/') ? "" : "ram/", name);
+	return 0;
 }
 
 int mc_record_publish(struct mc_registry *reg, const struct mc_record *r,
 		      int ttl_ms)
 {
-	char key[MC_NAME_MAX + 32], *json;
-	int ret = mc_record_encode(r, &json);
+	char key[RECORD_KEY_MAX];
+	char *json = NULL;
+	int ret = record_key(r->name, key);
 
+	if (!ret)
+		ret = mc_record_encode(r, &json);
 	if (ret < 0)
 		return ret;
-	record_key(r->name, key, sizeof(key));
 	ret = mc_registry_put(reg, key, json, strlen(json), ttl_ms);
 	free(json);
 	return ret;
 }
 
-static int record_get(struct mc_registry *reg, const char *name,
-		      struct mc_record *out, uint64_t *version)
+/* The value of @key, to be freed, and its length. */
+static int64_t record_read(struct mc_registry *reg, const char *key,
+			   char **out, uint64_t *version)
 {
-	char key[MC_NAME_MAX + 32];
-	char *json = malloc(RECORD_MAX);
-	int64_t n;
-	int r;
+	uint64_t size = 4096;
+	char *text = NULL, *grown;
+	int64_t len;
 
-	if (!json)
-		return mc_err(-ENOMEM, "out of memory");
-	record_key(name, key, sizeof(key));
-	n = mc_registry_get(reg, key, json, RECORD_MAX, version);
-	if (n < 0)
-		r = n;
-	else if (n >= RECORD_MAX)
-		r = mc_err(-EPROTO, "segment record '%s' is too long", name);
+	/* It may have grown between two looks at it. */
+	for (;;) {
+		grown = realloc(text, size);
+		if (!grown) {
+			free(text);
+			return mc_err(-ENOMEM, "out of memory");
+		}
+		text = grown;
+		len = mc_registry_get(reg, key, text, size, version);
+		if (len < 0 || (uint64_t)len < size)
+			break;
+		size = len + 1;
+	}
+	if (len < 0)
+		free(text);
 	else
-		r = mc_record_decode(json, n, out);
+		*out = text;
+	return len;
+}
+
+static int record_fetch(struct mc_registry *reg, const char *name,
+			const char *key, struct mc_record *r, uint64_t *version)
+{
+	char *json = NULL;
+	int64_t len = record_read(reg, key, &json, version);
+	int ret;
+
+	if (len < 0)
+		return len;
+	ret = mc_record_decode(json, len, r);
 	free(json);
-	return r;
+	if (!ret && strcmp(r->name + strspn(r->name, "/"),
+			   name + strspn(name, "/")))
+		ret = mc_err(-EBADMSG, "segment '%.100s': its record names "
+			     "'%s'", name, r->name);
+	return ret;
 }
 
 int mc_record_fetch(struct mc_registry *reg, const char *name,
-		    struct mc_record *out)
+		    struct mc_record *r)
 {
-	return record_get(reg, name, out, NULL);
+	char key[RECORD_KEY_MAX];
+	uint64_t version;
+	int ret = record_key(name, key);
+
+	return ret < 0 ? ret : record_fetch(reg, name, key, r, &version);
 }
 
 int mc_record_withdraw(struct mc_registry *reg, const char *name,
 		       uint64_t epoch)
 {
-	char key[MC_NAME_MAX + 32];
-	struct mc_record now;
+	char key[RECORD_KEY_MAX];
+	struct mc_record r;
 	uint64_t version;
-	int r = record_get(reg, name, &now, &version);
+	int ret = record_key(name, key);
 
-	if (r == -ENOENT || (!r && now.epoch != epoch))
-		return 0;
-	if (r < 0)
-		return r;
-	record_key(name, key, sizeof(key));
-	r = version ? mc_registry_del_if(reg, key, version) :
-	    mc_registry_del(reg, key);
-	return r == -EAGAIN || r == -ENOENT ? 0 : r;
+	if (!ret)
+		ret = record_fetch(reg, name, key, &r, &version);
+	if (ret < 0)
+		return ret;
+	if (r.epoch != epoch)
+		return mc_err(-ESTALE, "segment '%.100s' is published by "
+			      "another engine, at %s, by now", name, r.addr);
+	/* Servers without versions leave a moment between the two. */
+	return version ? mc_registry_del_if(reg, key, version) :
+	       mc_registry_del(reg, key);
 }
