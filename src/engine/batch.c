@@ -340,13 +340,19 @@ int batch_options(struct batch *b, const struct mc_batch_opts *o)
 
 /* ---- ending ---------------------------------------------------------------- */
 
+/* Under the batch's lock. The thread that ends its own batch need not be told:
+ * that would be two system calls for each small request. */
 void batch_wake(struct batch *b)
 {
 	uint64_t one = 1;
 
-	for (struct waiter *w = b->waiters; w; w = w->next)
+	for (struct waiter *w = b->waiters; w; w = w->next) {
+		if (w->woken || pthread_equal(w->thread, pthread_self()))
+			continue;
+		w->woken = true;
 		if (write(w->fd, &one, sizeof(one)) < 0)
 			continue;
+	}
 }
 
 /* Off the list of active ones, onto that of completed ones. */

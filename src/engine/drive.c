@@ -394,25 +394,36 @@ static void waiter_put(struct mc_engine *e, struct waiter *w)
 
 static void waiter_add(struct batch *b, struct waiter *w)
 {
+	w->thread = pthread_self();
+	w->woken = false;
 	pthread_mutex_lock(&b->lock);
 	w->next = b->waiters;
 	b->waiters = w;
 	pthread_mutex_unlock(&b->lock);
 }
 
+/* Under the lock under which it is woken, so that no waking is lost. */
+static void waiter_hush(struct batch *b, struct waiter *w)
+{
+	uint64_t n;
+
+	pthread_mutex_lock(&b->lock);
+	if (w->woken && read(w->fd, &n, sizeof(n)) > 0)
+		w->woken = false;
+	pthread_mutex_unlock(&b->lock);
+}
+
 static void waiter_del(struct batch *b, struct waiter *w)
 {
 	struct waiter **at = &b->waiters;
-	uint64_t n;
 
+	/* It goes back to the pool silent. */
 	pthread_mutex_lock(&b->lock);
 	while (*at != w)
 		at = &(*at)->next;
 	*at = w->next;
 	pthread_mutex_unlock(&b->lock);
-	/* It goes back to the pool silent. */
-	if (read(w->fd, &n, sizeof(n)) < 0)
-		return;
+	waiter_hush(b, w);
 }
 
 /* Paths of the batch's peers that have something in flight. */
@@ -461,19 +472,18 @@ static void drive_events(struct epath *ep, short *events)
 }
 
 /* Sleep until a path, or another thread, has something to say. */
-static void drive_sleep(struct waiter *w, struct epath **eps,
+static void drive_sleep(struct batch *b, struct waiter *w, struct epath **eps,
 			const short *events, int n, uint64_t until_ns)
 {
 	struct pollfd fds[DRIVE_PATHS + 1];
 	int ms = mc_clock_left_ms(until_ns, ENGINE_TICK_MS);
-	uint64_t drop;
 
 	for (int i = 0; i < n; i++)
 		fds[i] = (struct pollfd){ eps[i]->ev.fd, events[i], 0 };
 	fds[n] = (struct pollfd){ w->fd, POLLIN, 0 };
 	poll(fds, n + 1, ms);
-	if (fds[n].revents && read(w->fd, &drop, sizeof(drop)) < 0)
-		return;
+	if (fds[n].revents)
+		waiter_hush(b, w);
 }
 
 /* One look at the batch's paths, then sleep. @first: the slices have just been
@@ -500,7 +510,7 @@ static void drive_round(struct batch *b, struct waiter *w, uint64_t until_ns,
 	} while (!moved && n && spin && !batch_ended(b) &&
 		 mc_clock_ns() - start < spin);
 	if (!moved && !batch_ended(b) && !b->notify_due)
-		drive_sleep(w, eps, events, n, until_ns);
+		drive_sleep(b, w, eps, events, n, until_ns);
 	mc_spin_took(&b->e->spin, mc_clock_ns() - start);
 	while (n--)
 		path_put(eps[n]);

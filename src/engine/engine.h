@@ -199,6 +199,8 @@ struct breq {
 
 struct waiter {
 	int fd;				/* eventfd */
+	pthread_t thread;
+	bool woken;			/* under the batch's lock */
 	struct waiter *next;
 };
 
