@@ -61,15 +61,19 @@ static inline uint64_t mc_spin_ns(const struct mc_spin *s)
 	return usual < MC_SPIN_SOON_NS ? 2 * usual : 0;
 }
 
-/* It took @ns this time. */
-static inline void mc_spin_took(struct mc_spin *s, uint64_t ns)
+/* It took @ns this time, after looking for @spun of them. What was looked for
+ * in vain is not looked for again until a dozen events have come soon: on a
+ * busy machine, looking takes the CPU from whom we wait for. */
+static inline void mc_spin_took(struct mc_spin *s, uint64_t ns, uint64_t spun)
 {
 	uint64_t usual = __atomic_load_n(&s->usual_ns, __ATOMIC_RELAXED);
 
 	if (ns > MC_SPIN_CAP_NS)
 		ns = MC_SPIN_CAP_NS;
-	__atomic_store_n(&s->usual_ns, usual - usual / 8 + ns / 8,
-			 __ATOMIC_RELAXED);
+	usual = usual - usual / 8 + ns / 8;
+	if (spun && ns > spun && usual < 2 * MC_SPIN_SOON_NS)
+		usual = 2 * MC_SPIN_SOON_NS;
+	__atomic_store_n(&s->usual_ns, usual, __ATOMIC_RELAXED);
 }
 
 #endif

@@ -57,7 +57,7 @@ static int loop_wait(struct mc_loop *l, struct epoll_event *evs)
 		n = epoll_wait(l->epfd, evs, LOOP_EVENTS, 0);
 	if (!n)
 		n = epoll_wait(l->epfd, evs, LOOP_EVENTS, -1);
-	mc_spin_took(&l->spin, mc_clock_ns() - start);
+	mc_spin_took(&l->spin, mc_clock_ns() - start, spin);
 	return n;
 }
 

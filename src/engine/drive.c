@@ -511,7 +511,7 @@ static void drive_round(struct batch *b, struct waiter *w, uint64_t until_ns,
 		 mc_clock_ns() - start < spin);
 	if (!moved && !batch_ended(b) && !b->notify_due)
 		drive_sleep(b, w, eps, events, n, until_ns);
-	mc_spin_took(&b->e->spin, mc_clock_ns() - start);
+	mc_spin_took(&b->e->spin, mc_clock_ns() - start, n ? spin : 0);
 	while (n--)
 		path_put(eps[n]);
 	drive_pump_all(b, b);
