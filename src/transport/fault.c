@@ -52,7 +52,7 @@ static struct fault_path *fault_of(struct mc_path *p)
 	return mc_container_of(p, struct fault_path, base);
 }
 
-/* ---- chance -------------------------------------------------------------- */
+/* ---- chance --------------------------------------------------------- */
 
 static uint64_t fault_random(struct fault_transport *ft)
 {
@@ -74,7 +74,7 @@ static uint64_t fault_later(struct fault_transport *ft, uint64_t max_ns)
 	return mc_clock_ns() + fault_random(ft) % max_ns;
 }
 
-/* ---- paths ---------------------------------------------------------------- */
+/* ---- paths ---------------------------------------------------------- */
 
 /* What the engine reads of the path is what the inner one says. */
 static void fault_mirror(struct fault_path *p)
@@ -145,7 +145,7 @@ static void fault_disconnect(struct mc_path *base)
 	free(p);
 }
 
-/* ---- slices ---------------------------------------------------------------- */
+/* ---- slices --------------------------------------------------------- */
 
 static void fault_kill(struct fault_transport *ft)
 {
@@ -264,11 +264,16 @@ static int fault_copy(struct mc_path *base, enum mc_op op,
 	if (fault_hits(ft, ft->f.lose))
 		return mc_err(-EHOSTDOWN, "injected: the peer is lost");
 	r = ft->inner->copy(p->inner, op, pieces, n);
-	fault_mirror(p);
+	if (r < 0) {
+		/* Many threads copy at once, without the lock. */
+		pthread_mutex_lock(&base->lock);
+		fault_mirror(p);
+		pthread_mutex_unlock(&base->lock);
+	}
 	return r;
 }
 
-/* ---- the rest passes through ------------------------------------------------ */
+/* ---- the rest passes through ---------------------------------------- */
 
 static int fault_open(void **ctx, struct mc_host *host,
 		      const struct mc_options *opts)
@@ -354,46 +359,77 @@ int mc_fault_wrap(const struct mc_transport *inner, const struct mc_fault *f,
 	return 0;
 }
 
-/* ---- the option -------------------------------------------------------------- */
+/* ---- the option ----------------------------------------------------- */
+
+struct fault_field {
+	const char *name;
+	unsigned *value;
+};
+
+/* Decimal digits up to @max and nothing else. */
+static bool fault_number(const char *s, uint64_t max, uint64_t *out)
+{
+	*out = 0;
+	if (!*s)
+		return false;
+	for (; *s; s++) {
+		uint64_t digit = *s - '0';
+
+		if (digit > 9 || *out > (max - digit) / 10)
+			return false;
+		*out = *out * 10 + digit;
+	}
+	return true;
+}
+
+static int fault_set(const struct fault_field *fields, struct mc_fault *out,
+		     const char *name, const char *value)
+{
+	bool seed = !strcmp(name, "seed"), pid = !strcmp(name, "pid");
+	uint64_t n, max = seed ? UINT64_MAX : pid ? INT32_MAX : 1000;
+
+	while (!seed && !pid && fields->name && strcmp(fields->name, name))
+		fields++;
+	if (!seed && !pid && !fields->name)
+		return mc_err(-EINVAL, "no fault is called '%s'", name);
+	if (!fault_number(value, max, &n))
+		return mc_err(-EINVAL, "fault %s: '%s' is no number up to "
+			      "%llu", name, value, (long long)max);
+	if (seed)
+		out->seed = n;
+	else if (pid)
+		out->pid = n;
+	else
+		*fields->value = n;
+	return 0;
+}
 
 int mc_fault_parse(const char *spec, struct mc_fault *out)
 {
-	struct { const char *name; unsigned *value; } fields[] = {
+	const struct fault_field fields[] = {
 		{ "delay", &out->delay }, { "fail", &out->fail },
 		{ "lose", &out->lose }, { "stall", &out->stall },
 		{ "reorder", &out->reorder }, { "drop", &out->drop },
-		{ "kill", &out->kill },
+		{ "kill", &out->kill }, { NULL, NULL },
 	};
 	char copy[256], *save = NULL, *word;
 
 	*out = (struct mc_fault){ .seed = 1 };
+	if (strlen(spec) >= sizeof(copy))
+		return mc_err(-EINVAL, "faults in more than %d bytes",
+			      (int)sizeof(copy) - 1);
 	mc_copy(copy, spec);
 	for (word = strtok_r(copy, ", ", &save); word;
 	     word = strtok_r(NULL, ", ", &save)) {
-		char *value = strchr(word, '='), *end;
-		unsigned long long n;
-		size_t i = 0;
+		char *value = strchr(word, '=');
+		int r;
 
 		if (!value)
 			return mc_err(-EINVAL, "fault '%s' has no value", word);
 		*value++ = 0;
-		n = strtoull(value, &end, 10);
-		if (*end || end == value)
-			return mc_err(-EINVAL, "fault %s: '%s' is no number",
-				      word, value);
-		if (!strcmp(word, "seed"))
-			out->seed = n;
-		else if (!strcmp(word, "pid"))
-			out->pid = n;
-		else
-			while (i < mc_array_len(fields) &&
-			       strcmp(fields[i].name, word))
-				i++;
-		if (i == mc_array_len(fields))
-			return mc_err(-EINVAL, "no fault is called '%s'",
-				      word);
-		if (strcmp(word, "seed") && strcmp(word, "pid"))
-			*fields[i].value = n;
+		r = fault_set(fields, out, word, value);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
