@@ -65,13 +65,17 @@ static inline int mc_slots_enter(struct mc_slots *s)
 /* What was copied happened before the number that ends the window. */
 static inline void mc_slot_leave(struct mc_slot *s)
 {
-	__atomic_store_n(&s->seq, s->seq + 1, __ATOMIC_RELEASE);
+	uint64_t seq = __atomic_load_n(&s->seq, __ATOMIC_RELAXED);
+
+	__atomic_store_n(&s->seq, seq + 1, __ATOMIC_RELEASE);
 }
 
 /* Leave and enter again. */
 static inline void mc_slot_step(struct mc_slot *s)
 {
-	__atomic_store_n(&s->seq, s->seq + 2, __ATOMIC_SEQ_CST);
+	uint64_t seq = __atomic_load_n(&s->seq, __ATOMIC_RELAXED);
+
+	__atomic_store_n(&s->seq, seq + 2, __ATOMIC_SEQ_CST);
 }
 
 #endif
