@@ -90,7 +90,7 @@ static void spray_want(struct peer *p)
 			rail_connect(p->rails[i]);
 }
 
-/* ---- posting ---------------------------------------------------------------- */
+/* ---- posting -------------------------------------------------------- */
 
 static int spray_copy_now(struct slice *s)
 {
@@ -120,7 +120,6 @@ static void spray_copy_failed(struct slice *s, int err)
 static void spray_copy(struct slice *s)
 {
 	struct epath *ep = s->on;
-	struct peer *p = s->peer;
 	char why[MC_WHY_MAX] = "";
 	int err = spray_copy_now(s);
 	bool again = false;
@@ -140,8 +139,6 @@ static void spray_copy(struct slice *s)
 	else
 		slice_end(s, err, why);
 	path_put(ep);
-	if (__atomic_load_n(&p->n_pending, __ATOMIC_ACQUIRE))
-		spray_pump(p, NULL);
 }
 
 static void spray_copy_task(void *arg)
@@ -150,6 +147,8 @@ static void spray_copy_task(void *arg)
 	struct peer *p = s->peer;
 
 	spray_copy(s);
+	if (__atomic_load_n(&p->n_pending, __ATOMIC_ACQUIRE))
+		spray_pump(p, NULL);
 	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
 }
 
@@ -215,7 +214,7 @@ static void spray_post(struct slice *s, struct batch *self)
 	}
 }
 
-/* ---- the pump ---------------------------------------------------------------- */
+/* ---- the pump ------------------------------------------------------- */
 
 static struct slice *spray_pop(struct peer *p)
 {
