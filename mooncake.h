@@ -125,7 +125,7 @@ enum mc_access {
 };
 
 enum mc_alloc_flags {
-	MC_ALLOC_HUGE = 1,	/* 2 MiB pages where there are any, else 4 KiB */
+	MC_ALLOC_HUGE = 1,	/* 2 MiB pages if there are any, else 4 KiB */
 	MC_ALLOC_POPULATE = 2,	/* touch every page now */
 };
 
@@ -418,7 +418,7 @@ void mc_registryd_close(struct mc_registryd *d);
 
 struct mc_device_info {
 	char name[32];			/* "eth0", "cpu:0", "mlx5_0" */
-	char kind[16];			/* "cpu", "net", "rdma", "gpu", "nvme" */
+	char kind[16];			/* cpu, net, rdma, gpu or nvme */
 	char pci[32];			/* "0000:3b:00.0" or "" */
 	char addr[MC_ADDR_MAX];		/* of an interface */
 	int numa;			/* -1: unknown */
@@ -523,7 +523,7 @@ int mc_measure_run(struct mc_engine *e, const struct mc_req *reqs, uint32_t n,
 enum mc_limit_kind {
 	MC_LIMIT_MEMCPY,		/* one thread, into a shared mapping */
 	MC_LIMIT_VM,			/* process_vm_writev or _readv */
-	MC_LIMIT_SOCKET,		/* one loopback socket: a vectored write,
+	MC_LIMIT_SOCKET,		/* a loopback socket: a vectored write,
 					 * received in place, one byte back */
 	MC_LIMIT_SOCKET_POLL,		/* the same, both ends polling */
 };

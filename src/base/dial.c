@@ -26,7 +26,7 @@
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
 
-/* ---- looking up names ---------------------------------------------------- */
+/* ---- looking up names ----------------------------------------------- */
 
 /* getaddrinfo() knows no deadline. It runs in a thread of its own, which has
  * half of this; who comes last frees it. */
@@ -188,7 +188,7 @@ int mc_net_resolve(const struct mc_net_name *name, int flags,
 	return dial_lookup_name(name, flags | AI_NUMERICSERV, deadline_ns, out);
 }
 
-/* ---- connecting ---------------------------------------------------------- */
+/* ---- connecting ----------------------------------------------------- */
 
 /* Whatever their ports. */
 static bool dial_same_host(const struct sockaddr *a, const struct sockaddr *b)

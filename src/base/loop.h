@@ -25,7 +25,7 @@ struct mc_loop {
 	void *arg;
 	bool stopping;
 	struct mc_spin spin;
-	uint64_t round;			/* of epoll_wait(), see mc_loop_pass() */
+	uint64_t round;			/* of epoll_wait(): mc_loop_pass() */
 	pthread_mutex_t lock;
 	pthread_cond_t passed;
 };

@@ -29,7 +29,7 @@ enum {
 	NET_KERNEL_FDS = 253,		/* SCM_MAX_FD: most in one message */
 };
 
-/* ---- listening ----------------------------------------------------------- */
+/* ---- listening ------------------------------------------------------ */
 
 static int net_listen_at(const struct sockaddr *sa, socklen_t len)
 {
@@ -109,7 +109,7 @@ int mc_net_listen(const char *addr, int *fd, char actual[MC_ADDR_MAX])
 	return 0;
 }
 
-/* ---- unix sockets -------------------------------------------------------- */
+/* ---- unix sockets --------------------------------------------------- */
 
 static int net_unix_addr(const char *name, struct sockaddr_un *sa,
 			 socklen_t *len)
@@ -172,7 +172,7 @@ int mc_net_connect_unix(const char *name, uint64_t deadline_ns, int *fd)
 	return mc_syserr(r, "connect unix:@%.100s", name);
 }
 
-/* ---- using sockets ------------------------------------------------------- */
+/* ---- using sockets -------------------------------------------------- */
 
 void mc_net_tune(int fd)
 {

@@ -21,7 +21,7 @@ enum {
 	MC_NET_FDS = 16,		/* descriptors one message can pass */
 };
 
-/* ---- addresses --------------------------------------------------------- */
+/* ---- addresses ------------------------------------------------------ */
 
 struct mc_net_name {
 	char host[MC_HOST_MAX];		/* no brackets; "": any, or this host */
@@ -52,7 +52,7 @@ struct addrinfo;
 int mc_net_resolve(const struct mc_net_name *name, int flags,
 		   uint64_t deadline_ns, struct addrinfo **out);
 
-/* ---- making sockets: all are nonblocking and close on exec ------------- */
+/* ---- making sockets: all are nonblocking and close on exec ---------- */
 
 /* Listen at @addr. ":port" is every address of both families (IPv4 only where
  * there is no IPv6). Port 0 picks a free one: @actual is where it listens,
@@ -77,7 +77,7 @@ int mc_net_connect_unix(const char *name, uint64_t deadline_ns, int *fd);
  * not take what was sent to it for 20 seconds: -ETIMEDOUT. */
 void mc_net_tune(int fd);
 
-/* ---- using them -------------------------------------------------------- */
+/* ---- using them ----------------------------------------------------- */
 
 /* Sleep until @events (POLLIN, POLLOUT) or an error: 0, or -ETIMEDOUT. */
 int mc_net_wait(int fd, short events, uint64_t deadline_ns);

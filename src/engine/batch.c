@@ -12,7 +12,7 @@ enum {
 	BATCH_SLICE_MIN = 128 << 10,
 };
 
-/* ---- the pool ------------------------------------------------------------ */
+/* ---- the pool ------------------------------------------------------- */
 
 uint64_t batch_id(const struct batch *b)
 {
@@ -153,7 +153,7 @@ void batches_fini(struct mc_engine *e)
 	free(e->batches);
 }
 
-/* ---- building ------------------------------------------------------------- */
+/* ---- building ------------------------------------------------------- */
 
 static int batch_grow(void *array, uint32_t *cap, uint32_t need, size_t size)
 {
@@ -338,7 +338,7 @@ int batch_options(struct batch *b, const struct mc_batch_opts *o)
 	return 0;
 }
 
-/* ---- ending ---------------------------------------------------------------- */
+/* ---- ending --------------------------------------------------------- */
 
 /* Under the batch's lock. The thread that ends its own batch need not be told:
  * that would be two system calls for each small request. */
@@ -467,7 +467,7 @@ static void batch_drained(struct batch *b)
 	pthread_mutex_unlock(&b->lock);
 }
 
-/* ---- outcomes of slices ---------------------------------------------------- */
+/* ---- outcomes of slices --------------------------------------------- */
 
 /* Another rail, or the same one later, may do better? What the peer decided
  * stays decided. */
@@ -561,7 +561,7 @@ void slice_end(struct slice *s, int err, const char *why)
 		batch_drained(b);
 }
 
-/* ---- life ------------------------------------------------------------------ */
+/* ---- life ----------------------------------------------------------- */
 
 static void batch_activate(struct batch *b)
 {

@@ -280,7 +280,7 @@ void buffers_fini(struct mc_engine *e, bool in_child)
 		pthread_rwlock_destroy(&e->buffers.lock);
 }
 
-/* ---- as peers see them -------------------------------------------------- */
+/* ---- as peers see them ---------------------------------------------- */
 
 int mc_host_admit(struct mc_host *h, enum mc_op op, struct mc_piece *p,
 		  uint32_t n)

@@ -17,7 +17,7 @@ enum {
 					 * itself */
 };
 
-/* ---- one path --------------------------------------------------------------- */
+/* ---- one path ------------------------------------------------------- */
 
 static void drive_unlink(struct epath *ep, struct slice *s)
 {
@@ -176,7 +176,7 @@ bool drive_path(struct epath *ep, short *events)
 	return n;
 }
 
-/* ---- the worker ---------------------------------------------------------------- */
+/* ---- the worker ----------------------------------------------------- */
 
 void drive_arm(struct epath *ep)
 {
@@ -206,7 +206,7 @@ void drive_on_event(struct mc_event *ev, uint32_t events)
 		spray_pump(p, NULL);
 }
 
-/* ---- deadlines ------------------------------------------------------------------ */
+/* ---- deadlines ------------------------------------------------------ */
 
 /* The paths that have slices of the batch in flight, with a reference. */
 static int drive_holders(struct batch *b, struct peer *p, struct epath **out,
@@ -360,7 +360,7 @@ void drive_tick(void *arg)
 	}
 }
 
-/* ---- waiting ---------------------------------------------------------------------- */
+/* ---- waiting -------------------------------------------------------- */
 
 static struct waiter *waiter_get(struct mc_engine *e)
 {

@@ -26,7 +26,7 @@ uint64_t mc_now_ns(void)
 	return mc_clock_ns();
 }
 
-/* ---- options -------------------------------------------------------------- */
+/* ---- options -------------------------------------------------------- */
 
 static char *engine_dup(const char *s)
 {
@@ -76,7 +76,7 @@ static void engine_free_options(struct mc_options *o)
 	free((void *)o->fault);
 }
 
-/* ---- what transports ask ---------------------------------------------------- */
+/* ---- what transports ask -------------------------------------------- */
 
 uint64_t mc_host_epoch(const struct mc_host *h)
 {
@@ -116,7 +116,7 @@ void mc_host_rejected(struct mc_host *h)
 	count(&((struct mc_engine *)(void *)h)->stats.rejected, 1);
 }
 
-/* ---- opening ------------------------------------------------------------------ */
+/* ---- opening -------------------------------------------------------- */
 
 static bool engine_listed(const char *list, const char *name)
 {
@@ -363,7 +363,7 @@ int mc_open(struct mc_engine **out, const struct mc_options *opts)
 	return 0;
 }
 
-/* ---- closing -------------------------------------------------------------------- */
+/* ---- closing -------------------------------------------------------- */
 
 /* Cancel what is in flight and wait for it to end. */
 static void engine_quiesce(struct mc_engine *e)
@@ -441,7 +441,7 @@ void mc_close(struct mc_engine *e)
 	engine_free(e, in_child);
 }
 
-/* ---- small things ------------------------------------------------------------------ */
+/* ---- small things --------------------------------------------------- */
 
 int engine_check(const struct mc_engine *e)
 {

@@ -40,13 +40,13 @@ struct rail;
 struct slice;
 struct batch;
 
-/* ---- buffers (buffers.c) ------------------------------------------------ */
+/* ---- buffers (buffers.c) -------------------------------------------- */
 
 struct buffer {
 	struct mc_node node;		/* address, length */
 	struct mc_buffer_info info;
 	uint64_t version;		/* of the table when it came */
-	uint64_t mapped;		/* by mc_buffer_alloc(): bytes; else 0 */
+	uint64_t mapped;		/* of mc_buffer_alloc(): bytes, or 0 */
 	int fd;				/* of that memory; -1 */
 	int uses;			/* by own requests; atomic */
 };
@@ -69,7 +69,7 @@ int buffers_describe(struct mc_engine *e, uint64_t since, void **out,
 		     uint32_t *len);
 void buffers_fini(struct mc_engine *e, bool in_child);
 
-/* ---- peers (peers.c), descriptors (describe.c) -------------------------- */
+/* ---- peers (peers.c), descriptors (describe.c) ---------------------- */
 
 /* What a peer said of its buffers; never changed once it is shared. */
 struct desc {
@@ -125,7 +125,7 @@ int peer_call(struct peer *p, struct wire_call *c, bool local,
 	      uint64_t deadline_ns);
 void peer_close(struct peer *p);
 
-/* ---- rails (rails.c) ---------------------------------------------------- */
+/* ---- rails (rails.c) ------------------------------------------------ */
 
 /* A path and what the engine knows of it. */
 struct epath {
@@ -176,7 +176,7 @@ static inline bool rail_copies(const struct rail *r)
 	return r->t->copy;
 }
 
-/* ---- batches (batch.c, split.c, spray.c, drive.c) ----------------------- */
+/* ---- batches (batch.c, split.c, spray.c, drive.c) ------------------- */
 
 struct slice {
 	struct mc_slice s;
@@ -301,7 +301,7 @@ void drive_on_event(struct mc_event *ev, uint32_t events);
 void drive_arm(struct epath *ep);
 void drive_tick(void *engine);
 
-/* ---- serving (serve.c) --------------------------------------------------- */
+/* ---- serving (serve.c) ---------------------------------------------- */
 
 struct note {
 	struct mc_notify n;
@@ -330,7 +330,7 @@ void serving_fini(struct mc_engine *e);
 void engine_signal(struct mc_engine *e);
 void engine_unsignal(struct mc_engine *e);
 
-/* ---- the engine (engine.c) ---------------------------------------------- */
+/* ---- the engine (engine.c) ------------------------------------------ */
 
 struct engine_transport {
 	const struct mc_transport *t;

@@ -40,7 +40,7 @@ struct mc_peer peer_at(struct peer *p)
 	return at;
 }
 
-/* ---- control connections ------------------------------------------------ */
+/* ---- control connections -------------------------------------------- */
 
 static void link_close(struct peer *p, struct link *l)
 {
@@ -203,7 +203,7 @@ int mc_host_peer_pid(struct mc_host *h, const struct mc_peer *at,
 	return pid;
 }
 
-/* ---- descriptors -------------------------------------------------------- */
+/* ---- descriptors ---------------------------------------------------- */
 
 /* It was restarted, or this is the first time: all is asked anew. */
 static void peer_restarted(struct peer *p)
@@ -269,7 +269,7 @@ int peer_refresh(struct peer *p, uint64_t deadline_ns)
 	return r < 0 ? r : peer_describe(p, deadline_ns);
 }
 
-/* ---- segments ------------------------------------------------------------ */
+/* ---- segments ------------------------------------------------------- */
 
 static struct peer *peer_new(struct mc_engine *e, const char *name)
 {

@@ -12,10 +12,10 @@ enum {
 	RAIL_BACKOFF_MS = 20,		/* doubles up to */
 	RAIL_BACKOFF_MAX_MS = 1000,
 	RAIL_CONNECT_MS = 500,
-	RAIL_FENCE_MS = 300,		/* for the peer's word after a failure */
+	RAIL_FENCE_MS = 300,		/* for the peer's word on its end */
 };
 
-/* ---- figures ------------------------------------------------------------ */
+/* ---- figures -------------------------------------------------------- */
 
 static uint64_t rail_average(uint64_t old, uint64_t sample)
 {
@@ -78,7 +78,7 @@ void rail_error(struct rail *r, int err, const char *why)
 	pthread_mutex_unlock(&r->peer->lock);
 }
 
-/* ---- paths -------------------------------------------------------------- */
+/* ---- paths ---------------------------------------------------------- */
 
 /* Let go of a path; the last to do so ends it. */
 void path_put(struct epath *ep)
@@ -181,7 +181,7 @@ void path_fail(struct epath *ep, const char *why)
 		path_fail_task(ep);
 }
 
-/* ---- connecting ---------------------------------------------------------- */
+/* ---- connecting ----------------------------------------------------- */
 
 static int path_watch(struct epath *ep)
 {
@@ -304,7 +304,7 @@ void rail_connect(struct rail *r)
 	__atomic_sub_fetch(&r->peer->tasks, 1, __ATOMIC_ACQ_REL);
 }
 
-/* ---- the rails of a peer ------------------------------------------------- */
+/* ---- the rails of a peer -------------------------------------------- */
 
 static void rail_add(struct peer *p, const struct engine_transport *tr,
 		     int dev, const char *name)
@@ -417,7 +417,7 @@ void rails_close(struct peer *p)
 		free(p->rails[i]);
 }
 
-/* ---- for users ----------------------------------------------------------- */
+/* ---- for users ------------------------------------------------------ */
 
 static void rail_info(struct rail *r, struct mc_rail_info *out)
 {

@@ -53,7 +53,7 @@ static void serve_refuse_control(struct mc_engine *e, uint64_t conn,
 	serve_answer(e, conn, id, status, why, strlen(why));
 }
 
-/* ---- descriptor ---------------------------------------------------------- */
+/* ---- descriptor ----------------------------------------------------- */
 
 static void serve_describe(struct mc_engine *e, uint64_t conn, uint64_t id,
 			   const void *msg, uint32_t len)
@@ -74,7 +74,7 @@ static void serve_describe(struct mc_engine *e, uint64_t conn, uint64_t id,
 	free(out);
 }
 
-/* ---- handshakes: on a task, they may block -------------------------------- */
+/* ---- handshakes: on a task, they may block -------------------------- */
 
 struct handshake {
 	struct mc_engine *e;
@@ -139,7 +139,7 @@ static void serve_handshake(struct mc_engine *e, uint64_t conn, uint64_t id,
 		free(h);
 }
 
-/* ---- notifications -------------------------------------------------------- */
+/* ---- notifications -------------------------------------------------- */
 
 static struct note *note_new(const char *from, const char *msg, uint32_t len)
 {
@@ -244,7 +244,7 @@ void mc_notify_free(struct mc_notify *n)
 	n->msg = NULL;
 }
 
-/* ---- text to evaluate ------------------------------------------------------- */
+/* ---- text to evaluate ----------------------------------------------- */
 
 int mc_eval_allow(struct mc_engine *e, bool on)
 {
@@ -358,7 +358,7 @@ int64_t mc_eval_send(struct mc_engine *e, int segment, const char *text,
 	return n;
 }
 
-/* ---- dispatch --------------------------------------------------------------- */
+/* ---- dispatch ------------------------------------------------------- */
 
 void mc_host_control(struct mc_host *h, uint64_t conn, const char *from,
 		     int kind, uint64_t id, const void *msg, uint32_t len)

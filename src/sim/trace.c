@@ -49,7 +49,7 @@ struct mc_trace {
 	uint32_t n_blocks, cap;
 };
 
-/* ---- lines ------------------------------------------------------------- */
+/* ---- lines ---------------------------------------------------------- */
 
 static int trace_bad(const struct mc_trace *t, const char *what)
 {
@@ -127,7 +127,7 @@ static int trace_line(struct mc_trace *t)
 	return 1;
 }
 
-/* ---- JSON -------------------------------------------------------------- */
+/* ---- JSON ----------------------------------------------------------- */
 
 static void trace_space(struct mc_trace *t)
 {
@@ -295,7 +295,7 @@ static int trace_blocks(struct mc_trace *t)
 	return 0;
 }
 
-/* ---- Mooncake JSONL ---------------------------------------------------- */
+/* ---- Mooncake JSONL ------------------------------------------------- */
 
 enum trace_field {
 	TRACE_TIMESTAMP = 1,
@@ -401,7 +401,7 @@ static const struct trace_format trace_formats[] = {
 	{ "mooncake", 512, trace_is_mooncake, trace_mooncake },
 };
 
-/* ---- any format -------------------------------------------------------- */
+/* ---- any format ----------------------------------------------------- */
 
 static int trace_sniff(struct mc_trace *t)
 {

@@ -27,7 +27,7 @@ enum {
 struct fault_held {
 	struct mc_slice *s;
 	uint64_t until_ns;
-	bool fails;			/* then ends with -EIO, else is posted */
+	bool fails;			/* then ends with -EIO; else posted */
 	struct fault_held *next;
 };
 

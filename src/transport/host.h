@@ -41,7 +41,7 @@ const struct mc_key *mc_host_key(const struct mc_host *h);
 struct mc_tls *mc_host_tls(const struct mc_host *h);
 uint64_t mc_host_id(const struct mc_host *h);
 
-/* ---- what the server asks of its engine --------------------------------- */
+/* ---- what the server asks of its engine ----------------------------- */
 
 /* A peer asks for @op on @n pieces of our memory: each must lie inside the
  * buffer that has its id and admits it; their local ends are then set. -ESTALE,

@@ -93,7 +93,7 @@ struct mc_server {
 	uint64_t last_id;
 };
 
-/* ---- sending ----------------------------------------------------------- */
+/* ---- sending -------------------------------------------------------- */
 
 static void serve_free_out(struct serve_conn *c, struct serve_out *o)
 {
@@ -184,7 +184,7 @@ static int serve_done(struct serve_conn *c)
 	return serve_flush(c);
 }
 
-/* ---- handshake --------------------------------------------------------- */
+/* ---- handshake ------------------------------------------------------ */
 
 static void serve_opened(struct serve_conn *c)
 {
@@ -280,7 +280,7 @@ static int serve_proof(struct serve_conn *c)
 	return 1;
 }
 
-/* ---- frames ------------------------------------------------------------ */
+/* ---- frames --------------------------------------------------------- */
 
 static struct serve_conn *serve_find(struct mc_server *s, uint64_t id)
 {
@@ -430,7 +430,7 @@ static int serve_step(struct serve_conn *c)
 	return -EPROTO;
 }
 
-/* ---- connections ------------------------------------------------------- */
+/* ---- connections ---------------------------------------------------- */
 
 static void serve_free(struct serve_conn *c)
 {
@@ -655,7 +655,7 @@ static void serve_on_timer(struct mc_event *ev, uint32_t events)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- for the engine ---------------------------------------------------- */
+/* ---- for the engine ------------------------------------------------- */
 
 static struct serve_out *serve_make_reply(uint64_t id, int status,
 					  const void *data, uint32_t len,

@@ -20,7 +20,7 @@ struct mc_host *mc_shm_host(void *ctx)
 	return ((struct shm_ctx *)ctx)->host;
 }
 
-/* ---- the context --------------------------------------------------------- */
+/* ---- the context ---------------------------------------------------- */
 
 /* The region is sealed after it was mapped here: no one else ever writes. */
 static int shm_make_control(struct shm_ctx *s)
@@ -123,7 +123,7 @@ static void shm_close(void *ctx)
 	shm_free(s);
 }
 
-/* ---- buffers ------------------------------------------------------------- */
+/* ---- buffers -------------------------------------------------------- */
 
 /* A peer that may not write gets a descriptor that admits no writable mapping,
  * and no peer can add seals to harm the others. */

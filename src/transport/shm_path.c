@@ -37,7 +37,7 @@ struct shm_copying {
 	bool streamed;
 };
 
-/* ---- windows ------------------------------------------------------------- */
+/* ---- windows -------------------------------------------------------- */
 
 /* At most once per tick of the kernel's coarse clock, which costs next to
  * nothing to read: a peer that was killed says nothing in its control region.
@@ -124,7 +124,7 @@ static int shm_step(struct shm_copying *c)
 	return shm_admitted(c->p) ? 0 : shm_down(c->p);
 }
 
-/* ---- pieces -------------------------------------------------------------- */
+/* ---- pieces --------------------------------------------------------- */
 
 static int shm_stale(const struct shm_path *p, uint32_t id)
 {
@@ -197,7 +197,7 @@ static int64_t shm_move(struct shm_copying *c, struct shm_map *m,
 	return len;
 }
 
-/* ---- pieces in memory that is not shared --------------------------------- */
+/* ---- pieces in memory that is not shared ---------------------------- */
 
 /* The lists of one system call. */
 struct shm_lists {
@@ -284,7 +284,7 @@ static int shm_move_far(struct shm_copying *c, const struct mc_piece *pc,
 	}
 }
 
-/* ---- copy ---------------------------------------------------------------- */
+/* ---- copy ----------------------------------------------------------- */
 
 /* Buffers that the next pieces need and that are not known yet, the first
  * one's first. Read inside a window. */

@@ -20,7 +20,7 @@ enum {
 	SHM_LOOK_MS = 2,		/* in between: is it alive? */
 };
 
-/* ---- attachments --------------------------------------------------------- */
+/* ---- attachments ---------------------------------------------------- */
 
 void mc_shm_attachment_free(struct shm_attachment *a)
 {
@@ -106,7 +106,7 @@ int mc_shm_settle(struct shm_ctx *s, const char *what)
 	return r;
 }
 
-/* ---- what peers ask ------------------------------------------------------ */
+/* ---- what peers ask ------------------------------------------------- */
 
 static struct shm_attachment *shm_attachment_new(struct shm_ctx *s,
 						 uint64_t conn,

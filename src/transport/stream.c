@@ -60,7 +60,7 @@ int mc_stream_handshake(struct mc_stream *s)
 	return s->tls ? mc_tls_handshake(s) : 1;
 }
 
-/* ---- plain --------------------------------------------------------------- */
+/* ---- plain ---------------------------------------------------------- */
 
 static size_t stream_total(const struct iovec *iov, int n)
 {
@@ -106,7 +106,7 @@ static ssize_t stream_plain_writev(struct mc_stream *s,
 	return mc_stream_failed(s, -errno);
 }
 
-/* ---- both ---------------------------------------------------------------- */
+/* ---- both ----------------------------------------------------------- */
 
 ssize_t mc_stream_readv(struct mc_stream *s, const struct iovec *iov, int n)
 {
@@ -127,7 +127,7 @@ bool mc_stream_pending(const struct mc_stream *s)
 	return s->tls && mc_tls_pending(s->tls);
 }
 
-/* ---- blocking ------------------------------------------------------------ */
+/* ---- blocking ------------------------------------------------------- */
 
 static int stream_wait(struct mc_stream *s, const char *what,
 		       uint64_t deadline_ns)

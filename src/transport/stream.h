@@ -17,7 +17,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-/* ---- certificates ------------------------------------------------------ */
+/* ---- certificates --------------------------------------------------- */
 
 struct mc_tls;
 
@@ -31,7 +31,7 @@ int mc_tls_open(struct mc_tls **out, const char *cert, const char *key,
 /* No stream of it may be left. NULL is a no-op. */
 void mc_tls_close(struct mc_tls *tls);
 
-/* ---- streams ----------------------------------------------------------- */
+/* ---- streams -------------------------------------------------------- */
 
 struct mc_stream_tls;
 
@@ -71,7 +71,7 @@ ssize_t mc_stream_writev(struct mc_stream *s, const struct iovec *iov, int n);
  * sleep on the socket. It can turn out to be less than a record, once. */
 bool mc_stream_pending(const struct mc_stream *s);
 
-/* ---- for handshakes: block until all is done, or -ETIMEDOUT ------------ */
+/* ---- for handshakes: block until all is done, or -ETIMEDOUT --------- */
 
 int mc_stream_read_full(struct mc_stream *s, void *buf, size_t len,
 			uint64_t deadline_ns);

@@ -27,7 +27,7 @@
 enum {
 	TCP_IOV = 256,
 	TCP_DEVS = 16,
-	TCP_LOOK_NS = 50 * MC_MS,	/* at the send queue when nothing moves */
+	TCP_LOOK_NS = 50 * MC_MS,	/* at the queue when nothing moves */
 };
 
 struct tcp_ctx {
@@ -63,7 +63,7 @@ static struct tcp_path *tcp_of(struct mc_path *p)
 	return mc_container_of(p, struct tcp_path, base);
 }
 
-/* ---- opening ----------------------------------------------------------- */
+/* ---- opening -------------------------------------------------------- */
 
 static int tcp_open(void **ctx, struct mc_host *host,
 		    const struct mc_options *opts)
@@ -175,7 +175,7 @@ static void tcp_disconnect(struct mc_path *base)
 	tcp_free(p);
 }
 
-/* ---- failure ----------------------------------------------------------- */
+/* ---- failure -------------------------------------------------------- */
 
 static void tcp_fail(struct tcp_path *p, int err)
 {
@@ -227,7 +227,7 @@ static void tcp_abort(struct mc_path *base, uint64_t deadline_ns)
 	p->tail = &p->head;
 }
 
-/* ---- sending ----------------------------------------------------------- */
+/* ---- sending -------------------------------------------------------- */
 
 /* Lay out the frame of the slice that is sent next. */
 static void tcp_begin(struct tcp_path *p)
@@ -306,7 +306,7 @@ static int tcp_post(struct mc_path *base, struct mc_slice *const *slices,
 	return n;
 }
 
-/* ---- receiving --------------------------------------------------------- */
+/* ---- receiving ------------------------------------------------------ */
 
 static int tcp_begin_reply(struct tcp_path *p)
 {

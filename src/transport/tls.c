@@ -50,7 +50,7 @@ struct tls_cursor {
 	size_t off;			/* into iov[0] */
 };
 
-/* ---- errors -------------------------------------------------------------- */
+/* ---- errors --------------------------------------------------------- */
 
 /* Alerts by which the peer turns our certificate down. */
 static bool tls_is_refusal(int reason)
@@ -118,7 +118,7 @@ static int tls_error(struct mc_stream *s, int r)
 	return tls_broken(s);
 }
 
-/* ---- the socket under OpenSSL -------------------------------------------- */
+/* ---- the socket under OpenSSL --------------------------------------- */
 
 static int tls_bio_done(BIO *b, struct mc_stream_tls *t, ssize_t r,
 			int retry, size_t *done)
@@ -183,7 +183,7 @@ static BIO_METHOD *tls_bio_method(void)
 	return m;
 }
 
-/* ---- certificates -------------------------------------------------------- */
+/* ---- certificates --------------------------------------------------- */
 
 /* An encrypted key would otherwise have OpenSSL ask at the terminal. */
 static int tls_no_password(char *buf, int size, int writing, void *arg)
@@ -298,7 +298,7 @@ void mc_tls_close(struct mc_tls *tls)
 	free(tls);
 }
 
-/* ---- handshake ----------------------------------------------------------- */
+/* ---- handshake ------------------------------------------------------ */
 
 /* Closing with bytes unread sends a reset, which would overtake the alert that
  * tells the peer why its handshake failed. */
@@ -361,7 +361,7 @@ int mc_tls_handshake(struct mc_stream *s)
 	return r;
 }
 
-/* ---- moving bytes -------------------------------------------------------- */
+/* ---- moving bytes --------------------------------------------------- */
 
 /* An error comes after the bytes before it have been returned. */
 static ssize_t tls_ends(struct mc_stream *s, size_t total, int err)

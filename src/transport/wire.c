@@ -202,7 +202,7 @@ int wire_check(const struct wire_frame *f, bool reply)
 	return 0;
 }
 
-/* ---- dialing ----------------------------------------------------------- */
+/* ---- dialing -------------------------------------------------------- */
 
 static int wire_refused(const struct wire_dial *d, const struct wire_hello *h,
 			const struct wire_welcome *w)
@@ -318,7 +318,7 @@ int wire_connect(const struct wire_dial *d, struct mc_stream *s,
 	return r;
 }
 
-/* ---- control calls ----------------------------------------------------- */
+/* ---- control calls -------------------------------------------------- */
 
 static int wire_call_head(struct mc_stream *s, struct wire_call *c,
 			  struct wire_frame *f, uint64_t deadline_ns)

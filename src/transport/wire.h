@@ -104,7 +104,7 @@ struct wire_rx {
 	uint32_t have, used;
 	uint64_t total;			/* received in all */
 	bool drained;			/* the last call left nothing: do not
-					 * ask again before the socket says so */
+					 * ask before the socket says so */
 };
 
 /* Have @want bytes at rx->buf + rx->used: 1 yes, 0 not yet, -errno. */
@@ -131,7 +131,7 @@ int wire_check(const struct wire_frame *f, bool reply);
 
 /* Whom to dial and as whom. */
 struct wire_dial {
-	const char *addr;		/* host:port, or an abstract unix name */
+	const char *addr;		/* host:port, or a unix name */
 	bool is_unix;
 	const char *dev;		/* local interface; NULL: any */
 	const struct mc_key *key;
