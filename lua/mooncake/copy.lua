@@ -11,6 +11,7 @@ local CHUNK = sum.PIECE
 local SLOTS = 4
 local GROUP = 64 * CHUNK
 local TRIES = 3
+local MARK_EVERY = 1
 
 local Copy = {}
 Copy.__index = Copy
@@ -56,6 +57,14 @@ local function quiesce(self)
    end
 end
 
+-- Have the destination note how far it has got: now and then, should this process die.
+local function remember(self)
+   local now = mooncake.now()
+   if now - (self.remembered or 0) < MARK_EVERY then return end
+   self.remembered = now
+   self.dest:mark(self.done)
+end
+
 local function pace(self, from)
    if not self.rate then return end
    self.paced_from = self.paced_from or { from, mooncake.now() }
@@ -95,6 +104,7 @@ local function pump(self, from, to, total)
       if not ok then return nil, why, errno end
       self.done, x = off + len, x + 1
       self.on_progress(self.done)
+      remember(self)
       pace(self, from)
    end
    return true
@@ -188,6 +198,7 @@ local function move_all(self, off, len)
       if ok then
          off, self.marked, since = to, to, mooncake.now()
       elseif final or mooncake.now() - since > self.retry then
+         if self.done > off then self.dest:mark(self.done) end
          return nil, why, errno, not final
       else
          if not self.verify and self.done > off then

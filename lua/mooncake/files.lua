@@ -177,7 +177,7 @@ end
 
 local function part_of(self, name, len, resume)
    local file, why, errno = self.dir:open(name .. ".part", resume and "a" or "w")
-   if not file then return nil, why, errno end
+   if not file then return nil, (why:gsub("%.part: ", ": ")), errno end
    local size = file:size()
    if size ~= len + PART_END then file:truncate(0) end
    local ok
