@@ -396,6 +396,27 @@ static void batch_peers(struct batch *b, int by)
 				   __ATOMIC_ACQ_REL);
 }
 
+static void batch_tasks(struct batch *b, int by)
+{
+	struct peer *last = NULL;
+
+	for (uint32_t i = 0; i < b->n_slices; i++)
+		if (b->slices[i].peer != last) {
+			last = b->slices[i].peer;
+			__atomic_add_fetch(&last->tasks, by, __ATOMIC_ACQ_REL);
+		}
+}
+
+void batch_enter(struct batch *b)
+{
+	batch_tasks(b, 1);
+}
+
+void batch_leave(struct batch *b)
+{
+	batch_tasks(b, -1);
+}
+
 /* All requests have an outcome, and the notification. */
 static void batch_end(struct batch *b)
 {
@@ -412,8 +433,8 @@ static void batch_end(struct batch *b)
 	for (uint32_t i = 0; i < b->n_held; i++)
 		buffer_drop(b->held[i]);
 	b->n_held = 0;
-	batch_peers(b, -1);
 	pthread_mutex_lock(&b->lock);
+	batch_peers(b, -1);
 	/* Pairs with the acquire in batch_ended(). A batch that is waited for
 	 * may be gone once the lock is. */
 	__atomic_store_n(&b->state, state, __ATOMIC_RELEASE);
@@ -595,6 +616,8 @@ void batch_start(struct batch *b, bool async)
 		batch_drained(b);
 		return;
 	}
+	/* By the last slice it may have ended, and its peers with it. */
+	batch_enter(b);
 	for (uint32_t i = 0; i < b->n_slices; i++)
 		slice_requeue(&b->slices[i]);
 	for (uint32_t i = 0; i < b->n_slices; i++)
@@ -602,6 +625,7 @@ void batch_start(struct batch *b, bool async)
 			last = b->slices[i].peer;
 			spray_pump(last, async ? NULL : b);
 		}
+	batch_leave(b);
 }
 
 void batch_result(struct batch *b, struct mc_result *out)

@@ -310,15 +310,26 @@ static void drive_look(struct batch *b)
 	}
 }
 
+/* Its pending slices shall end though others before them wait for a rail. */
+static void drive_sift(struct batch *b)
+{
+	for (uint32_t i = 0; i < b->n_slices; i++)
+		__atomic_store_n(&b->slices[i].peer->sift, true,
+				 __ATOMIC_RELEASE);
+}
+
 /* The caller has a reference to the batch. */
 void batch_check(struct batch *b, uint64_t now)
 {
 	bool due = false;
 	int expired;
 
-	if (batch_ended(b))
-		return;
 	pthread_mutex_lock(&b->lock);
+	if (batch_ended(b)) {
+		pthread_mutex_unlock(&b->lock);
+		return;
+	}
+	batch_enter(b);
 	expired = b->expired ? b->expired : drive_expiry(b, now);
 	if (expired && !b->expired) {
 		__atomic_store_n(&b->expired, expired, __ATOMIC_RELEASE);
@@ -334,30 +345,46 @@ void batch_check(struct batch *b, uint64_t now)
 		drive_quiesce(b);
 	else
 		drive_look(b);
+	if (expired)
+		drive_sift(b);
 	drive_pump_all(b, NULL);
+	batch_leave(b);
+}
+
+/* All active batches, each with a reference, and how many. */
+static struct batch **drive_active(struct mc_engine *e, int *n)
+{
+	struct batch **all, *b;
+	int max = 0;
+
+	*n = 0;
+	pthread_mutex_lock(&e->batch_lock);
+	for (b = e->active; b; b = b->next)
+		max++;
+	all = max ? malloc(max * sizeof(*all)) : NULL;
+	for (b = e->active; b && all; b = b->next) {
+		b->refs++;
+		all[(*n)++] = b;
+	}
+	e->ticking = max;
+	if (max)
+		mc_loop_timer(&e->loops[0], ENGINE_TICK_MS * (uint64_t)MC_MS);
+	pthread_mutex_unlock(&e->batch_lock);
+	return all;
 }
 
 /* Every tick while batches of mc_submit() are active. */
 void drive_tick(void *arg)
 {
-	struct mc_engine *e = arg;
-	struct batch *some[256];
 	uint64_t now = mc_clock_ns();
-	int n = 0;
+	int n;
+	struct batch **all = drive_active(arg, &n);
 
-	pthread_mutex_lock(&e->batch_lock);
-	for (struct batch *b = e->active; b && n < 256; b = b->next) {
-		b->refs++;
-		some[n++] = b;
-	}
-	e->ticking = n;
-	if (n)
-		mc_loop_timer(&e->loops[0], ENGINE_TICK_MS * (uint64_t)MC_MS);
-	pthread_mutex_unlock(&e->batch_lock);
 	while (n--) {
-		batch_check(some[n], now);
-		batch_put(some[n]);
+		batch_check(all[n], now);
+		batch_put(all[n]);
 	}
+	free(all);
 }
 
 /* ---- waiting -------------------------------------------------------- */
@@ -392,14 +419,22 @@ static void waiter_put(struct mc_engine *e, struct waiter *w)
 	pthread_mutex_unlock(&e->batch_lock);
 }
 
-static void waiter_add(struct batch *b, struct waiter *w)
+/* False: there is nothing to wait for any more. */
+static bool waiter_add(struct batch *b, struct waiter *w)
 {
+	bool ended;
+
 	w->thread = pthread_self();
 	w->woken = false;
 	pthread_mutex_lock(&b->lock);
-	w->next = b->waiters;
-	b->waiters = w;
+	ended = batch_ended(b);
+	if (!ended) {
+		batch_enter(b);
+		w->next = b->waiters;
+		b->waiters = w;
+	}
 	pthread_mutex_unlock(&b->lock);
+	return !ended;
 }
 
 /* Under the lock under which it is woken, so that no waking is lost. */
@@ -529,7 +564,10 @@ int drive_wait(struct batch *b, uint64_t until_ns)
 	w = waiter_get(e);
 	if (!w)
 		return mc_err(-ENOMEM, "cannot wait: no memory or descriptors");
-	waiter_add(b, w);
+	if (!waiter_add(b, w)) {
+		waiter_put(e, w);
+		return 0;
+	}
 	while (!batch_ended(b) && !drive_due(b)) {
 		drive_round(b, w, until_ns, first);
 		first = false;
@@ -543,6 +581,7 @@ int drive_wait(struct batch *b, uint64_t until_ns)
 		if (now >= until_ns && !batch_ended(b))
 			break;
 	}
+	batch_leave(b);
 	waiter_del(b, w);
 	waiter_put(e, w);
 	return batch_ended(b) ? 0 : mc_err(-EAGAIN, "the batch has not ended "

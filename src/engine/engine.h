@@ -111,10 +111,12 @@ struct peer {
 	int n_rails;
 	struct slice *pending, **pending_tail;
 	uint64_t n_pending;		/* read without the lock */
+	bool sift;			/* some of them have expired; atomic */
 	struct link control, local;
 	int batches;			/* in flight; atomic */
 	uint64_t moved_ns;		/* bytes last moved; atomic */
-	int tasks;			/* that know the peer; atomic */
+	int tasks;			/* and threads, that know the peer;
+					 * atomic */
 	bool closing;
 };
 
@@ -170,7 +172,8 @@ void rail_sample(struct rail *r, enum mc_op op, uint64_t len, uint64_t ns);
 void rail_error(struct rail *r, int err, const char *why);
 void path_fail(struct epath *ep, const char *why);
 void path_put(struct epath *ep);
-void rails_close(struct peer *p);
+bool rails_end(struct peer *p);
+void rails_free(struct peer *p);
 static inline bool rail_copies(const struct rail *r)
 {
 	return r->t->copy;
@@ -261,6 +264,11 @@ void split_init(struct split *s, struct mc_engine *e, const struct mc_req *q,
 		int n, uint64_t max_len);
 int split_next(struct split *s, struct mc_piece *out);
 void split_fini(struct split *s);
+
+/* Its peers stay, though it may end meanwhile, until batch_leave(). To enter
+ * one that others may end is to hold its lock and see that it has not ended. */
+void batch_enter(struct batch *b);
+void batch_leave(struct batch *b);
 
 struct batch *batch_new(struct mc_engine *e);
 struct batch *batch_find(struct mc_engine *e, uint64_t id);

@@ -297,13 +297,30 @@ static void peer_free(struct peer *p)
 	free(p);
 }
 
-/* No batch uses it any more. */
+static bool link_end(struct peer *p, struct link *l)
+{
+	bool was;
+
+	pthread_mutex_lock(&l->lock);
+	was = l->up;
+	link_close(p, l);
+	pthread_mutex_unlock(&l->lock);
+	return was;
+}
+
+/* No batch uses it any more; tasks that are under way may still make a path,
+ * or a link, which then end in another round. */
 void peer_close(struct peer *p)
 {
-	link_close(p, &p->control);
-	link_close(p, &p->local);
-	mc_loop_pass(&p->e->loops[0]);
-	rails_close(p);
+	bool again;
+
+	do {
+		again = link_end(p, &p->control);
+		again |= link_end(p, &p->local);
+		mc_loop_pass(&p->e->loops[0]);
+		again |= !rails_end(p);
+	} while (again);
+	rails_free(p);
 	peer_free(p);
 }
 

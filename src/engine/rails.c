@@ -404,15 +404,27 @@ void rails_reset(struct peer *p)
 	pthread_mutex_unlock(&p->lock);
 }
 
-/* Nothing is in flight. Waits for tasks that still know the peer. */
-void rails_close(struct peer *p)
+/* Nothing is in flight, and nothing new is begun. Waits for tasks that still
+ * know the peer; false: one of them has made a path meanwhile. */
+bool rails_end(struct peer *p)
 {
+	bool any = false;
+
 	pthread_mutex_lock(&p->lock);
 	p->closing = true;
 	pthread_mutex_unlock(&p->lock);
 	rails_fail(p, false, "the segment was closed");
 	while (__atomic_load_n(&p->tasks, __ATOMIC_ACQUIRE))
 		sched_yield();
+	pthread_mutex_lock(&p->lock);
+	for (int i = 0; i < p->n_rails; i++)
+		any |= p->rails[i]->n_paths;
+	pthread_mutex_unlock(&p->lock);
+	return !any;
+}
+
+void rails_free(struct peer *p)
+{
 	for (int i = 0; i < p->n_rails; i++)
 		free(p->rails[i]);
 }

@@ -278,10 +278,48 @@ static void spray_reason(struct peer *p, char *why)
 		snprintf(why, MC_WHY_MAX, "nothing moved");
 }
 
+/* Take those out whose batch has expired, wherever they wait. */
+static struct slice *spray_sift(struct peer *p)
+{
+	struct slice *out = NULL, **at = &p->pending;
+
+	pthread_mutex_lock(&p->lock);
+	while (*at) {
+		struct slice *s = *at;
+
+		if (!batch_expired(s->batch)) {
+			at = &s->next;
+			continue;
+		}
+		*at = s->next;
+		__atomic_sub_fetch(&p->n_pending, 1, __ATOMIC_RELEASE);
+		s->next = out;
+		out = s;
+	}
+	p->pending_tail = at;
+	pthread_mutex_unlock(&p->lock);
+	return out;
+}
+
+static void spray_expire(struct peer *p)
+{
+	struct slice *s, *next;
+	char why[MC_WHY_MAX];
+
+	if (!__atomic_exchange_n(&p->sift, false, __ATOMIC_ACQ_REL))
+		return;
+	spray_reason(p, why);
+	for (s = spray_sift(p); s; s = next) {
+		next = s->next;
+		slice_end(s, batch_expired(s->batch), why);
+	}
+}
+
 void spray_pump(struct peer *p, struct batch *self)
 {
 	char why[MC_WHY_MAX];
 
+	spray_expire(p);
 	for (;;) {
 		struct slice *s = NULL;
 		struct epath *ep;
