@@ -356,9 +356,8 @@ static int serve_head(struct serve_conn *c)
 {
 	int r;
 
-	/* One data reply at a time: a peer that does not read its replies
-	 * gets no more of them made. */
-	if (c->data_out.head.type && c->out)
+	/* A peer that does not read its replies gets no more of them made. */
+	if (c->out)
 		return 0;
 	r = wire_fill(&c->rx, &c->s, sizeof(c->frame));
 	if (r <= 0)
@@ -473,10 +472,9 @@ static void serve_close(struct serve_conn *c)
 
 static void serve_watch(struct serve_conn *c)
 {
-	bool blocked = c->out && c->data_out.head.type;
 	uint32_t events = EPOLLRDHUP;
 
-	if (!blocked)
+	if (!c->out)
 		events |= EPOLLIN;
 	if (c->out || (c->state == SERVE_TLS && c->s.want == POLLOUT))
 		events |= EPOLLOUT;
@@ -494,6 +492,7 @@ static int serve_run(struct serve_conn *c)
 	if (r < 0)
 		return r;
 	c->rx.drained = false;
+	c->rx.looked_ns = mc_clock_ns();
 	do {
 		r = serve_step(c);
 	} while (r > 0 && !c->dead &&
@@ -512,7 +511,9 @@ static void serve_event(struct mc_event *ev, uint32_t events)
 	 * bytes: a client that gave up has reset it, and counts on this. */
 	if (!c->dead && !(events & (EPOLLERR | EPOLLHUP)))
 		r = serve_run(c);
-	if (c->dead)
+	/* It says no more, and what it said is done, or cannot be answered
+	 * for it does not read. */
+	if (c->dead || (!r && (events & EPOLLRDHUP)))
 		r = -ECONNRESET;
 	if (r >= 0)
 		serve_watch(c);
@@ -705,6 +706,12 @@ void mc_server_reply(struct mc_server *s, uint64_t conn, uint64_t id,
 			shutdown(c->s.fd, SHUT_RDWR);
 		}
 		serve_watch(c);
+		/* Frames that it has, but did not look at for the sake of the
+		 * reply that waited: no event of the socket tells of them. */
+		if (!c->out && c->rx.have > c->rx.used) {
+			c->watched |= EPOLLOUT;
+			mc_loop_arm(c->loop, &c->ev, c->watched);
+		}
 		pthread_mutex_unlock(&c->lock);
 	}
 	pthread_mutex_unlock(&s->lock);

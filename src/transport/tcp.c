@@ -23,10 +23,12 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 enum {
 	TCP_IOV = 256,
 	TCP_DEVS = 16,
+	TCP_AGAIN_US = 10000,		/* between tries to ask for a fence */
 	TCP_LOOK_NS = 50 * MC_MS,	/* at the queue when nothing moves */
 };
 
@@ -186,27 +188,39 @@ static void tcp_fail(struct tcp_path *p, int err)
 	__atomic_store_n(&p->base.err, err, __ATOMIC_RELEASE);
 }
 
-/* Ask the peer, on a new connection, to close the old one: its word is that
- * nothing is written for it any more. A peer that is gone needs no asking; one
- * that does not answer will find the old one reset before it reads on. */
-static void tcp_fence(struct tcp_path *p, uint64_t deadline_ns)
+/* One try: true when asking again is of no use. */
+static bool tcp_ask_fence(struct tcp_path *p, const struct wire_dial *d)
 {
 	struct wire_call call = { .kind = WIRE_FENCE, .msg = &p->conn,
 				  .len = sizeof(p->conn) };
 	struct mc_stream s;
 	struct wire_welcome w;
+	int r = wire_connect(d, &s, &w);
+
+	/* No one listens, or another engine: the old one is gone. */
+	if (r < 0)
+		return r == -ECONNREFUSED || r == -ESTALE;
+	r = wire_call(&s, &call, d->deadline_ns);
+	if (r < 0)
+		mc_log(MC_DEBUG, "tcp", "%s: no word on what was in flight: "
+		       "%s", p->peer.addr, mc_errmsg());
+	wire_call_free(&call);
+	mc_stream_fini(&s);
+	return !r;
+}
+
+/* Ask the peer, on a new connection, to close the old one: its word is that
+ * nothing is written for it any more. A peer that is gone needs no asking; one
+ * that does not answer will find the old one reset before it reads on. */
+static void tcp_fence(struct tcp_path *p, uint64_t deadline_ns)
+{
 	struct wire_dial d;
 
 	tcp_dialing(p->tcp, &p->peer, 0, deadline_ns, &d);
 	if (p->tcp->n_devs)
 		d.dev = NULL;
-	if (wire_connect(&d, &s, &w) < 0)
-		return;
-	if (wire_call(&s, &call, deadline_ns) < 0)
-		mc_log(MC_DEBUG, "tcp", "%s: no word on what was in flight: "
-		       "%s", p->peer.addr, mc_errmsg());
-	wire_call_free(&call);
-	mc_stream_fini(&s);
+	while (!tcp_ask_fence(p, &d) && mc_clock_ns() < deadline_ns)
+		usleep(TCP_AGAIN_US);
 }
 
 static void tcp_abort(struct mc_path *base, uint64_t deadline_ns)

@@ -7,12 +7,16 @@
 #include "../base/util.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { WIRE_IOV = 256 };
+enum {
+	WIRE_IOV = 256,
+	WIRE_LOOK_MS = 50,
+};
 
 void wire_span_init(struct wire_span *s, const struct mc_piece *p, uint32_t n,
 		    uint64_t len)
@@ -67,6 +71,21 @@ static void wire_compact(struct wire_rx *rx)
 	rx->used = 0;
 }
 
+/* A socket gives what came before it was reset, even so. Who counts on the
+ * reset to end all storing is wrong if this process was stopped between looking
+ * at the socket and reading: so after a while it is looked at again. */
+static int wire_look(struct wire_rx *rx, struct mc_stream *s)
+{
+	struct pollfd f = { .fd = s->fd };
+	uint64_t now = mc_clock_ns();
+
+	if (now - rx->looked_ns < WIRE_LOOK_MS * (uint64_t)MC_MS)
+		return 0;
+	rx->looked_ns = now;
+	return poll(&f, 1, 0) > 0 ? mc_err(-ECONNRESET, "%s: reset", s->peer) :
+	       0;
+}
+
 /* A plain socket that gave less than was asked for has no more: asking would
  * cost a system call to hear so. */
 static ssize_t wire_recv(struct wire_rx *rx, struct mc_stream *s,
@@ -76,6 +95,9 @@ static ssize_t wire_recv(struct wire_rx *rx, struct mc_stream *s,
 
 	if (rx->drained)
 		return 0;
+	r = rx->looked_ns ? wire_look(rx, s) : 0;
+	if (r < 0)
+		return r;
 	r = mc_stream_readv(s, iov, n);
 	if (r > 0)
 		rx->total += r;
@@ -196,6 +218,8 @@ int wire_check(const struct wire_frame *f, bool reply)
 		return mc_err(-EPROTO, "unknown frame type %u", f->type);
 	if (data ? f->n < 1 || f->n > WIRE_PIECES : f->n)
 		return mc_err(-EPROTO, "frame with %u pieces", f->n);
+	if (reply && f->status > 0)
+		return mc_err(-EPROTO, "reply with status %d", f->status);
 	if (f->type == WIRE_CONTROL && f->len > WIRE_CONTROL_MAX)
 		return mc_err(-EPROTO, "control frame of %llu bytes",
 			      (long long)f->len);

@@ -103,6 +103,8 @@ struct wire_rx {
 	uint8_t *buf;			/* WIRE_BUF bytes */
 	uint32_t have, used;
 	uint64_t total;			/* received in all */
+	uint64_t looked_ns;		/* when the socket was whole; 0: who
+					 * reads does not care */
 	bool drained;			/* the last call left nothing: do not
 					 * ask before the socket says so */
 };
