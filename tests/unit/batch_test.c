@@ -11,7 +11,12 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-enum { MiB = 1 << 20 };
+/* What takes a while: LONG pieces, each of its own memory. */
+#if defined(__SANITIZE_THREAD__)
+enum { MiB = 1 << 20, LONG = 16, PIECE = MiB };
+#else
+enum { MiB = 1 << 20, LONG = 16, PIECE = 4 * MiB };
+#endif
 
 static bool readable(struct mc_engine *e, int ms)
 {
@@ -131,18 +136,16 @@ static void many_batches_are_in_flight_at_once(struct pair *p)
 
 /* ---- ending early ----------------------------------------------------------------- */
 
-/* A batch that takes a while: @n pieces of 4 MiB over the same memory. */
 static uint64_t submit_long(struct pair *p, int n, enum mc_op op,
 			    const struct mc_batch_opts *o)
 {
-	struct mc_req *q = calloc(n, sizeof(*q));
+	struct mc_req q[LONG];
 	uint64_t id;
 
 	for (int i = 0; i < n; i++)
-		q[i] = req_of(p, op, i % 4 * 4 * MiB, i % 4 * 4 * MiB,
-			      4 * MiB);
+		q[i] = req_of(p, op, (uint64_t)i * PIECE, (uint64_t)i * PIECE,
+			      PIECE);
 	ok(mc_submit(p->e, q, n, o, &id));
-	free(q);
 	return id;
 }
 
@@ -151,7 +154,7 @@ static void a_cancelled_batch_leaves_the_memory_alone(struct pair *p)
 	double start;
 
 	for (int op = MC_READ; op <= MC_WRITE; op++) {
-		uint64_t id = submit_long(p, 40, op, NULL), h;
+		uint64_t id = submit_long(p, LONG, op, NULL), h;
 		struct mc_result res, one;
 		uint32_t completed = 0;
 
@@ -161,16 +164,16 @@ static void a_cancelled_batch_leaves_the_memory_alone(struct pair *p)
 		assert_true(seconds() - start < 3);
 		assert_true(res.state == MC_CANCELED ||
 			    res.state == MC_COMPLETED);
-		assert_int_equal(res.done, 40);
-		for (int i = 0; i < 40; i++) {
+		assert_int_equal(res.done, LONG);
+		for (int i = 0; i < LONG; i++) {
 			ok(mc_batch_req(p->e, id, i, &one));
 			assert_int_equal(one.done, 1);
 			assert_true(one.state == MC_COMPLETED ||
 				    one.state == MC_CANCELED);
 			completed += one.state == MC_COMPLETED;
 		}
-		assert_int_equal(res.failed, 40 - completed);
-		assert_int_equal(res.bytes, completed * 4ull * MiB);
+		assert_int_equal(res.failed, LONG - completed);
+		assert_int_equal(res.bytes, completed * (uint64_t)PIECE);
 		ok(mc_batch_free(p->e, id));
 		/* Nothing is written to either memory any more. */
 		h = far_hash(&p->far, p->remote, p->len) ^
@@ -187,7 +190,7 @@ static void a_cancelled_batch_leaves_the_memory_alone(struct pair *p)
 static void a_deadline_holds(struct pair *p)
 {
 	struct mc_batch_opts o = { .timeout_ms = 1 };
-	uint64_t id = submit_long(p, 100, MC_WRITE, &o), h;
+	uint64_t id = submit_long(p, LONG, MC_WRITE, &o), h;
 	double start = seconds();
 	struct mc_result res = wait_end(p, id);
 
@@ -215,7 +218,7 @@ static void a_deadline_holds(struct pair *p)
 
 static void what_is_in_flight_is_held(struct pair *p)
 {
-	uint64_t id = submit_long(p, 40, MC_WRITE, NULL);
+	uint64_t id = submit_long(p, LONG, MC_WRITE, NULL);
 	struct mc_result res;
 	int r[3];
 
@@ -416,9 +419,10 @@ static const struct unit_case cases[] = {
 	{ "many_batches_are_in_flight_at_once",
 	  many_batches_are_in_flight_at_once, 0 },
 	{ "a_cancelled_batch_leaves_the_memory_alone",
-	  a_cancelled_batch_leaves_the_memory_alone, 16 * MiB },
-	{ "a_deadline_holds", a_deadline_holds, 16 * MiB },
-	{ "what_is_in_flight_is_held", what_is_in_flight_is_held, 16 * MiB },
+	  a_cancelled_batch_leaves_the_memory_alone, LONG * PIECE },
+	{ "a_deadline_holds", a_deadline_holds, LONG * PIECE },
+	{ "what_is_in_flight_is_held", what_is_in_flight_is_held,
+	  LONG * PIECE },
 	{ "a_notification_comes_after_the_data",
 	  a_notification_comes_after_the_data, 0 },
 	{ "a_failed_batch_notifies_no_one", a_failed_batch_notifies_no_one,
