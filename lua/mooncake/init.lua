@@ -44,9 +44,13 @@ function mooncake.version() return ffi.string(C.mc_version()) end
 -- Seconds on the monotonic clock.
 function mooncake.now() return tonumber(C.mc_now_ns()) / 1e9 end
 
--- Start a process: { "program", "argument", ..., stdout = "pipe" }; see proc.lua.
+-- Start a process: { "program", "argument", ..., stdout = "pipe" }; see proc.lua. The
+-- program "mooncake" is the one that runs the script, be it on PATH or not.
 function mooncake.spawn(argv)
-   local p, why, errno = require("mooncake.proc").spawn(argv)
+   local proc, spec = require "mooncake.proc", {}
+   for k, v in pairs(argv) do spec[k] = v end
+   if spec[1] == "mooncake" then spec[1] = proc.exe() end
+   local p, why, errno = proc.spawn(spec)
    return p, why, errno
 end
 
