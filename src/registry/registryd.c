@@ -237,21 +237,17 @@ static int registryd_events(struct mc_registryd *d)
  * what its clients still hold. */
 static uint64_t registryd_first_version(void)
 {
-	return (uint64_t)mc_store_wall_ms() * 1000;
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
 static int registryd_records(struct mc_registryd *d, const char *state)
 {
-	uint64_t first = registryd_first_version();
-	int r = 0;
-
-	mc_store_init(&d->store, 0, registryd_max_bytes);
-	if (state)
-		r = mc_statefile_open(&d->state, state, &d->store);
-	if (first > d->store.version)
-		d->store.version = first;
-	d->store.forgotten = d->store.version;
-	return r;
+	mc_store_init(&d->store, registryd_first_version(),
+		      registryd_max_bytes);
+	return state ? mc_statefile_open(&d->state, state, &d->store) : 0;
 }
 
 static int registryd_setup(struct mc_registryd *d, const char *addr,

@@ -139,7 +139,7 @@ static int request_number(struct request *q, const char *name, uint64_t *out)
 
 /* ---- watching ---------------------------------------------------------- */
 
-static void waiter_free(struct mc_registryd_waiter *w)
+static void watch_free(struct mc_registryd_waiter *w)
 {
 	DL_DELETE(w->d->waiters, w);
 	w->d->n_waiters--;
@@ -150,7 +150,7 @@ static void waiter_free(struct mc_registryd_waiter *w)
 }
 
 /* Answer with the changes there are. */
-static void waiter_answer(struct mc_registryd_waiter *w)
+static void watch_answer(struct mc_registryd_waiter *w)
 {
 	struct request q = { .d = w->d, .req = w->req };
 	struct mc_registry_text out = { 0 };
@@ -162,14 +162,14 @@ static void waiter_answer(struct mc_registryd_waiter *w)
 		request_answer(w->req, 200, w->d->store.version,
 			       out.len ? out.data : "", out.len);
 	free(out.data);
-	waiter_free(w);
+	watch_free(w);
 }
 
-static void waiter_on_timer(evutil_socket_t fd, short what, void *arg)
+static void watch_on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
-	waiter_answer(arg);
+	watch_answer(arg);
 }
 
 void mc_registryd_wake(struct mc_registryd *d, const char *key)
@@ -178,10 +178,10 @@ void mc_registryd_wake(struct mc_registryd *d, const char *key)
 
 	DL_FOREACH_SAFE(d->waiters, w, next)
 		if (!key || !strncmp(key, w->prefix, strlen(w->prefix)))
-			waiter_answer(w);
+			watch_answer(w);
 }
 
-static int waiter_add(struct request *q, uint64_t after, uint64_t wait_ms)
+static int watch_add(struct request *q, uint64_t after, uint64_t wait_ms)
 {
 	struct timeval t = { wait_ms / 1000, wait_ms % 1000 * 1000 };
 	struct mc_registryd_waiter *w = calloc(1, sizeof(*w));
@@ -192,11 +192,11 @@ static int waiter_add(struct request *q, uint64_t after, uint64_t wait_ms)
 	w->req = q->req;
 	w->after = after;
 	w->prefix = strdup(q->key);
-	w->timer = evtimer_new(q->d->base, waiter_on_timer, w);
+	w->timer = evtimer_new(q->d->base, watch_on_timer, w);
 	DL_APPEND(q->d->waiters, w);
 	q->d->n_waiters++;
 	if (!w->prefix || !w->timer || evtimer_add(w->timer, &t) < 0) {
-		waiter_free(w);
+		watch_free(w);
 		return -ENOMEM;
 	}
 	return 0;
@@ -217,7 +217,7 @@ static void request_watch(struct request *q, uint64_t after)
 	}
 	n = mc_store_changes(s, q->key, after, &out);
 	if (!n && wait_ms && q->d->n_waiters < REQUEST_WAITERS_MAX) {
-		n = waiter_add(q, after, mc_min(wait_ms, REQUEST_WAIT_MAX_MS));
+		n = watch_add(q, after, mc_min(wait_ms, REQUEST_WAIT_MAX_MS));
 		if (!n)
 			return;
 	}

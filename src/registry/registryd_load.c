@@ -39,6 +39,14 @@ static int64_t load_number(struct json_object *o, const char *name)
 	       json_object_get_int64(v) : -1;
 }
 
+/* A version, or -1: there is none, or it leaves no room for later ones. */
+static int64_t load_version(struct json_object *o)
+{
+	int64_t version = load_number(o, "version");
+
+	return version > 0 && version < INT64_MAX / 2 ? version : -1;
+}
+
 /* Two hex digits each, in place: their number, or -1. */
 static int64_t load_unhex(char *text, size_t len)
 {
@@ -95,7 +103,7 @@ static int load_deadline(struct json_object *o, uint32_t *ttl_ms,
 static int load_put(struct load_job *ld, struct json_object *o,
 		    const char *key)
 {
-	int64_t version = load_number(o, "version");
+	int64_t version = load_version(o);
 	char *value = NULL;
 	int64_t len = load_value(o, &value);
 	uint64_t deadline_ns;
@@ -118,7 +126,7 @@ static int load_other(struct load_job *ld, struct json_object *o,
 {
 	struct mc_store_record *rec = mc_store_find(ld->store, key);
 	struct json_object *deleted;
-	int64_t version = load_number(o, "version");
+	int64_t version = load_version(o);
 	uint64_t deadline_ns;
 	uint32_t ttl_ms;
 	int r;
@@ -154,7 +162,7 @@ static int load_record(struct load_job *ld, struct json_object *o)
 static int load_head(struct load_job *ld, struct json_object *o)
 {
 	int64_t format = load_number(o, "mooncake_registry");
-	int64_t version = load_number(o, "version");
+	int64_t version = load_version(o);
 
 	if (format < 1 || version < 0)
 		return mc_err(-EBADMSG, "%.200s is not the state file of a "

@@ -568,25 +568,39 @@ static void a_server_that_is_gone(void **state)
 	mc_registry_close(r);
 }
 
+/* A server in a process of its own. */
 static pid_t server_process(char addr[MC_ADDR_MAX])
 {
-	struct mc_registryd *d;
 	int pipes[2];
+	char fd[16];
 	pid_t pid;
 
 	assert_int_equal(pipe(pipes), 0);
+	snprintf(fd, sizeof(fd), "%d", pipes[1]);
 	pid = fork();
 	if (!pid) {
-		if (mc_registryd_open(&d, "127.0.0.1:0", NULL) < 0 ||
-		    write(pipes[1], mc_registryd_addr(d), MC_ADDR_MAX) < 0)
-			_exit(1);
-		for (;;)
-			pause();
+		execl("/proc/self/exe", "server", fd, NULL);
+		_exit(127);
 	}
 	close(pipes[1]);
 	assert_int_equal(read(pipes[0], addr, MC_ADDR_MAX), MC_ADDR_MAX);
 	close(pipes[0]);
 	return pid;
+}
+
+/* Such a process: tells its address and serves. */
+static int server_main(int fd)
+{
+	struct mc_registryd *d;
+	char addr[MC_ADDR_MAX] = "";
+
+	if (mc_registryd_open(&d, "127.0.0.1:0", NULL) < 0)
+		return 1;
+	mc_copy(addr, mc_registryd_addr(d));
+	if (write(fd, addr, sizeof(addr)) < 0)
+		return 1;
+	for (;;)
+		pause();
 }
 
 static void *kill_soon(void *arg)
@@ -769,7 +783,7 @@ static void a_server_that_refuses(void **state)
 	}
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(values_come_and_go),
@@ -800,6 +814,8 @@ int main(void)
 		cmocka_unit_test(a_server_that_refuses),
 	};
 
+	if (argc == 2)
+		return server_main(atoi(argv[1]));
 	alarm(120);
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
