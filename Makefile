@@ -121,10 +121,13 @@ bench: all tests	## measure against plain sockets, memcpy and others
 soak:	## 10,000 rounds of fault injection
 	@$(MAKE) --no-print-directory $(B)/tests/unit/fault_test
 	MC_FAULT_ROUNDS=$(or $(MC_FAULT_ROUNDS),10000) $(B)/tests/unit/fault_test
+# What is found stays in build-fuzz; who keeps an input gives it a name.
 fuzz: $(FUZZ:%=build-fuzz/%)	## each target for FUZZ_TIME=60 seconds
-	@for f in $(FUZZ:%_fuzz=%); do mkdir -p tests/corpus/$$f; echo "  FUZZ	$$f"; \
+	@for f in $(FUZZ:%_fuzz=%); do echo "  FUZZ	$$f"; \
+		mkdir -p build-fuzz/corpus/$$f tests/corpus/$$f; \
 		build-fuzz/$${f}_fuzz -max_total_time=$(FUZZ_TIME) -print_final_stats=1 \
-		-artifact_prefix=build-fuzz/ tests/corpus/$$f || exit 1; done
+		-artifact_prefix=build-fuzz/$$f- build-fuzz/corpus/$$f \
+		tests/corpus/$$f || exit 1; done
 flags:
 	@echo $(CPPFLAGS_ALL)
 clean:	## remove what was built

@@ -8,7 +8,8 @@
 # One line per test program with its time and counts, the output of those that
 # fail, and last "N passed, N failed, N skipped". Exit status 77 of a program
 # is a skip; it says the reason in its last line. Environment: MC_VARIANTS, the
-# variants of check (release asan tsan); MC_JOBS, programs at a time (2);
+# variants of check (release asan tsan); MC_VARIANT is the one that runs, as
+# tests see it; MC_JOBS, programs at a time (2);
 # MC_TIMEOUT, seconds for one program (300).
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -24,6 +25,11 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:-exitcode=99:detect_leaks=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 export TSAN_OPTIONS=${TSAN_OPTIONS:-exitcode=99:halt_on_error=0}
 
+# Tests may do less where code runs at a tenth of its speed.
+variant() {
+	export MC_VARIANT=$1
+}
+
 build_of() {
 	[ "$1" = release ] && echo build || echo "build-$1"
 }
@@ -38,6 +44,17 @@ count() {
 		p += $1; f += $3; s += $5
 	}
 	END { print p + 0, f + 0, s + 0 }' "$1"
+}
+
+# What a reader of a failure needs: the findings of sanitizers, each once, the
+# tests that failed, and how the log ends.
+explain() {
+	{
+		grep -E '^SUMMARY: |runtime error: |^failed: |^\[  FAILED  \] ' \
+			"$1" | cut -c1-300 | awk '!seen[$0]++' | head -30
+		echo "..."
+		tail -n 30 "$1" | cut -c1-300
+	} | sed 's/^/    | /'
 }
 
 # run_one NUMBER LABEL COMMAND...: leaves its counts in $out/NUMBER.count.
@@ -61,7 +78,7 @@ run_one() {
 	printf '%-4s %-44s %3d passed %3d failed %3d skipped %4d.%d s%s\n' \
 		"$([ "$f" = 0 ] && echo ok || echo FAIL)" "$label" "$p" "$f" \
 		"$s" $((ms / 1000)) $((ms % 1000 / 100)) "$note"
-	[ "$f" = 0 ] || tail -n 60 "$log" | sed 's/^/    | /'
+	[ "$f" = 0 ] || explain "$log"
 	[ "$f" != 0 ] || [ "$s" = 0 ] || [ -n "$note" ] ||
 		grep -iE '^(skipped:|\[  SKIPPED \] [a-z])' "$log" | sort -u |
 		head -8 | sed 's/^/    | /'
@@ -145,19 +162,20 @@ check() {
 	local v
 	alone "text: form and caps" scripts/check.sh form
 	for v in ${MC_VARIANTS:-release asan tsan}; do
+		variant "$v"
 		build "$v" || continue
 		[ "$v" != release ] ||
 			start "text: compilers" scripts/check.sh compile
 		unit "$v"
-		[ "$v" = tsan ] || corpora "$v"
-		[ "$v" = tsan ] || lua "$v"
+		corpora "$v"
+		lua "$v"
 		[ "$v" != release ] || shell
 	done
 }
 
 case ${1:-} in
 check) check ;;
-release|debug|asan|tsan) build "$1" && { unit "$1"; corpora "$1"; lua "$1"; } ;;
+release|debug|asan|tsan) variant "$1"; build "$1" && { unit "$1"; corpora "$1"; lua "$1"; } ;;
 '') echo "usage: test.sh check|VARIANT|PROGRAM..." >&2; exit 2 ;;
 *) for t; do one "$t"; done ;;
 esac
