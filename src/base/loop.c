@@ -53,6 +53,7 @@ static int loop_wait(struct mc_loop *l, struct epoll_event *evs)
 	uint64_t start = mc_clock_ns(), spin = mc_spin_ns(&l->spin);
 	int n = 0;
 
+	l->asked_ns = start;
 	while (!n && spin && mc_clock_ns() - start < spin)
 		n = epoll_wait(l->epfd, evs, LOOP_EVENTS, 0);
 	if (!n)

@@ -25,6 +25,8 @@ struct mc_loop {
 	void *arg;
 	bool stopping;
 	struct mc_spin spin;
+	uint64_t asked_ns;		/* when this round's events were asked
+					 * for: they may be that old */
 	uint64_t round;			/* of epoll_wait(): mc_loop_pass() */
 	pthread_mutex_t lock;
 	pthread_cond_t passed;

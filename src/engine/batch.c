@@ -533,20 +533,33 @@ static void slice_account(struct slice *s, int err)
 	}
 }
 
-static int slice_final_err(struct slice *s, int err, const char **why,
-			   char *text, size_t size)
+/* The error that a request ends with, and a text that names peer, rail, cause
+ * and what was tried. */
+static int slice_final_err(struct slice *s, int err, const char *why,
+			   char *text)
 {
 	int expired = batch_expired(s->batch);
+	const char *rail = s->on ? s->on->rail->t->name : "";
+	char tries[32] = "";
 
-	if (!err || !expired || err == -ESTALE)
-		return err;
-	if (expired == -ECANCELED)
-		snprintf(text, size, "canceled");
+	if (expired == -ECANCELED && err != -ESTALE) {
+		snprintf(text, MC_WHY_MAX, "canceled");
+		return expired;
+	}
+	if (s->tries)
+		snprintf(tries, sizeof(tries), " (tries: %u)", s->tries + 1);
+	if (expired && err != -ESTALE) {
+		snprintf(text, MC_WHY_MAX, "%s: the deadline passed%s: %s%s%s",
+			 s->peer->at.name, tries, rail, s->on ? ": " : "",
+			 why);
+		return expired;
+	}
+	if (strstr(why, s->peer->at.name))
+		snprintf(text, MC_WHY_MAX, "%s", why);
 	else
-		snprintf(text, size, "%s: deadline passed after %d tries: %s",
-			 s->peer->at.name, (int)s->tries, *why);
-	*why = text;
-	return expired;
+		snprintf(text, MC_WHY_MAX, "%s%s: %s%s%s", s->peer->at.name,
+			 tries, rail, s->on ? ": " : "", why);
+	return err;
 }
 
 void slice_end(struct slice *s, int err, const char *why)
@@ -563,7 +576,8 @@ void slice_end(struct slice *s, int err, const char *why)
 		slice_requeue(s);
 		return;
 	}
-	err = slice_final_err(s, err, &why, text, sizeof(text));
+	if (err)
+		err = slice_final_err(s, err, why, text);
 	if (!err) {
 		count(s->s.op == MC_READ ? &b->e->stats.bytes_read :
 		      &b->e->stats.bytes_written, s->s.len);
@@ -574,7 +588,7 @@ void slice_end(struct slice *s, int err, const char *why)
 	slice_account(s, err);
 	if (err && !b->err) {
 		b->err = err;
-		snprintf(b->why, sizeof(b->why), "%s", why);
+		mc_copy(b->why, text);
 	}
 	drained = !--b->left;
 	pthread_mutex_unlock(&b->lock);

@@ -235,12 +235,24 @@ static int drive_holders(struct batch *b, struct peer *p, struct epath **out,
 	return n;
 }
 
+static void drive_give_up(struct batch *b, struct epath *ep, uint64_t now)
+{
+	char why[MC_WHY_MAX] = "a batch was cancelled";
+	uint64_t seen;
+
+	pthread_mutex_lock(&ep->p->lock);
+	seen = ep->seen_ns;
+	pthread_mutex_unlock(&ep->p->lock);
+	if (batch_expired(b) != -ECANCELED)
+		snprintf(why, sizeof(why), "not done in time, %d ms after "
+			 "anything moved", (int)((now - seen) / MC_MS));
+	path_fail(ep, why);
+}
+
 /* Expired, and its slices did not end by themselves: their paths are given up.
  * Slices of others on them are tried again elsewhere. */
-static void drive_quiesce(struct batch *b)
+static void drive_quiesce(struct batch *b, uint64_t now)
 {
-	const char *why = b->expired == -ECANCELED ? "a batch was cancelled" :
-			  "the deadline passed";
 	struct epath *eps[DRIVE_PATHS];
 	struct peer *last = NULL;
 
@@ -253,7 +265,7 @@ static void drive_quiesce(struct batch *b)
 		last = p;
 		n = drive_holders(b, p, eps, DRIVE_PATHS);
 		while (n--) {
-			path_fail(eps[n], why);
+			drive_give_up(b, eps[n], now);
 			path_put(eps[n]);
 		}
 	}
@@ -342,7 +354,7 @@ void batch_check(struct batch *b, uint64_t now)
 	}
 	pthread_mutex_unlock(&b->lock);
 	if (due)
-		drive_quiesce(b);
+		drive_quiesce(b, now);
 	else
 		drive_look(b);
 	if (expired)

@@ -492,7 +492,7 @@ static int serve_run(struct serve_conn *c)
 	if (r < 0)
 		return r;
 	c->rx.drained = false;
-	c->rx.looked_ns = mc_clock_ns();
+	c->rx.looked_ns = c->loop->asked_ns;
 	do {
 		r = serve_step(c);
 	} while (r > 0 && !c->dead &&

@@ -29,7 +29,7 @@ enum {
 	TCP_IOV = 256,
 	TCP_DEVS = 16,
 	TCP_AGAIN_US = 10000,		/* between tries to ask for a fence */
-	TCP_LOOK_NS = 50 * MC_MS,	/* at the queue when nothing moves */
+	TCP_LOOK_NS = 20 * MC_MS,	/* at the queue when nothing moves */
 };
 
 struct tcp_ctx {

@@ -142,7 +142,10 @@ int wire_recv_span(struct wire_rx *rx, struct mc_stream *s,
 		   struct wire_span *span)
 {
 	struct iovec iov[WIRE_IOV];
+	int look = rx->looked_ns ? wire_look(rx, s) : 0;
 
+	if (look < 0)
+		return look;
 	wire_drain(rx, span);
 	while (span->left) {
 		int n = wire_span_iov(span, iov, WIRE_IOV - 1);
