@@ -34,7 +34,7 @@ static struct mc_result wait_end(struct pair *p, uint64_t id)
 	return res;
 }
 
-/* ---- ids and waiting ----------------------------------------------------------- */
+/* ---- ids and waiting -------------------------------------------- */
 
 static void a_batch_can_be_polled(struct pair *p)
 {
@@ -134,7 +134,7 @@ static void many_batches_are_in_flight_at_once(struct pair *p)
 			 mc_hash(p->near, N * 500, 0));
 }
 
-/* ---- ending early ----------------------------------------------------------------- */
+/* ---- ending early ----------------------------------------------- */
 
 static uint64_t submit_long(struct pair *p, int n, enum mc_op op,
 			    const struct mc_batch_opts *o)
@@ -239,7 +239,7 @@ static void what_is_in_flight_is_held(struct pair *p)
 	ok(mc_batch_free(p->e, id));
 }
 
-/* ---- notifications ------------------------------------------------------------------- */
+/* ---- notifications ---------------------------------------------- */
 
 static void a_notification_comes_after_the_data(struct pair *p)
 {
@@ -296,7 +296,7 @@ static void a_failed_batch_notifies_no_one(struct pair *p)
 	refused(mc_transfer(p->e, q, 1, &o, NULL), -EMSGSIZE, "bytes");
 }
 
-/* ---- what goes away ------------------------------------------------------------------- */
+/* ---- what goes away --------------------------------------------- */
 
 static void a_buffer_that_went_is_refused(struct pair *p)
 {

@@ -14,7 +14,7 @@
 
 enum {
 	MEM = 1 << 20,
-	LANES = 8,			/* parts of memory: requests in a batch */
+	LANES = 8,			/* parts of memory: one request each */
 	LANE = MEM / LANES,
 	RANGES = 24,			/* most of one list */
 };

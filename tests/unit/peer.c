@@ -90,7 +90,7 @@ void refused_at(int64_t r, int err, const char *word, const char *file,
 	_fail(file, line);
 }
 
-/* ---- setups -------------------------------------------------------------------- */
+/* ---- setups ----------------------------------------------------- */
 
 static const char *peer_file(const char *name)
 {
@@ -151,7 +151,7 @@ static void peer_files(void)
 		exit(1);
 }
 
-/* ---- what the far side does, here or in a child ------------------------------- */
+/* ---- what the far side does, here or in a child ----------------- */
 
 /* Not instrumented: that one engine's memory may be looked at when another
  * one's says it is done, a sanitizer of threads cannot know, for the word went
@@ -275,7 +275,7 @@ static int64_t far_do(struct mc_engine *e, const struct setup *s,
 	}
 }
 
-/* ---- the child --------------------------------------------------------------- */
+/* ---- the child -------------------------------------------------- */
 
 static bool full_read(int fd, void *buf, size_t len)
 {
@@ -399,7 +399,7 @@ int peer_stop(int status)
 	return status;
 }
 
-/* ---- far_*() ------------------------------------------------------------------- */
+/* ---- far_*() ---------------------------------------------------- */
 
 static int64_t far_ask(struct far *f, struct far_cmd c, const void *in,
 		       void *out, uint32_t max)
@@ -567,7 +567,7 @@ struct mc_stats far_stats(struct far *f)
 	return st;
 }
 
-/* ---- pairs ------------------------------------------------------------------------ */
+/* ---- pairs ------------------------------------------------------ */
 
 void *near_alloc(struct pair *p, uint64_t len, unsigned access)
 {
@@ -641,7 +641,7 @@ struct mc_req req_of(const struct pair *p, enum mc_op op, uint64_t near_off,
 	};
 }
 
-/* ---- the suite --------------------------------------------------------------------- */
+/* ---- the suite -------------------------------------------------- */
 
 struct bound {
 	const struct unit_case *c;

@@ -31,7 +31,7 @@ struct setup {
 	const char *listen;
 	bool same;			/* an engine opens its own segment */
 	bool child;			/* the far engine is another process */
-	bool foreign;			/* memory is registered, not allocated */
+	bool foreign;			/* memory registered, not allocated */
 	bool key, tls;
 	int streams;
 };
@@ -97,7 +97,7 @@ void pair_close(struct pair *p);
 void *near_alloc(struct pair *p, uint64_t len, unsigned access);
 void near_free(struct pair *p, void *addr);
 
-/* ---- the far side ---------------------------------------------------------- */
+/* ---- the far side ----------------------------------------------- */
 
 void far_open(struct far *f, const struct setup *s, const char *listen);
 void far_close(struct far *f);		/* the engine, in good order */
@@ -123,7 +123,7 @@ int far_notified(struct far *f, int timeout_ms, uint64_t addr, uint64_t len,
 		 char *name, char *msg, uint64_t *hash);
 struct mc_stats far_stats(struct far *f);
 
-/* ---- small things ------------------------------------------------------------ */
+/* ---- small things ----------------------------------------------- */
 
 struct mc_req req_of(const struct pair *p, enum mc_op op, uint64_t near_off,
 		     uint64_t far_off, uint64_t len);

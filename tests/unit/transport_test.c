@@ -11,7 +11,7 @@
 
 enum { CANARY = 300, MiB = 1 << 20 };
 
-/* ---- bytes and canaries ----------------------------------------------------- */
+/* ---- bytes and canaries ----------------------------------------- */
 
 static void same_bytes(const void *a, const void *b, uint64_t len,
 		       const char *what)
@@ -84,7 +84,7 @@ static void a_large_request_is_moved(struct pair *p)
 	check_move(p, MC_READ, 5, 2, 64 * MiB);
 }
 
-/* ---- scatter and gather ------------------------------------------------------- */
+/* ---- scatter and gather ----------------------------------------- */
 
 /* @n ranges that share [0, total) out, each a gap apart, in a random order. */
 static void cut(struct mc_range *r, int n, uint64_t base, uint64_t total,
@@ -142,7 +142,8 @@ static void model_req(uint8_t *near, uint64_t near_at, uint8_t *far,
 static void check_lists(struct pair *p, enum mc_op op, int nl, int nr,
 			uint64_t total, uint64_t seed)
 {
-	struct mc_range *l = calloc(nl, sizeof(*l)), *r = calloc(nr, sizeof(*r));
+	struct mc_range *l = calloc(nl, sizeof(*l));
+	struct mc_range *r = calloc(nr, sizeof(*r));
 	uint8_t *near = malloc(p->len), *far = malloc(p->len);
 	uint8_t *now = malloc(p->len);
 	struct mc_req q = { .op = op, .segment = p->seg, .locals = l,
@@ -205,7 +206,7 @@ static void lists_of_unequal_length_are_refused(struct pair *p)
 	refused(mc_transfer(p->e, &q, 1, NULL, NULL), -EINVAL, "length");
 }
 
-/* ---- batches -------------------------------------------------------------------- */
+/* ---- batches ---------------------------------------------------- */
 
 /* @n requests of @len bytes, op by op as @mixed, scattered over two segments
  * if there is a second one. */
@@ -319,7 +320,7 @@ static void full_windows_are_waited_for(struct pair *p)
 			 mc_hash(p->near, N * PART, 0));
 }
 
-/* ---- threads ------------------------------------------------------------------------ */
+/* ---- threads ---------------------------------------------------- */
 
 struct mover {
 	pthread_t thread;
@@ -385,7 +386,7 @@ static void threads_share_an_engine(struct pair *p)
 	}
 }
 
-/* ---- what is not allowed ------------------------------------------------------------- */
+/* ---- what is not allowed ---------------------------------------- */
 
 static void out_of_range_is_refused(struct pair *p)
 {
