@@ -279,7 +279,8 @@ int batch_build(struct batch *b, const struct mc_req *reqs, int n)
 
 	if (r < 0)
 		return r;
-	memset(b->reqs, 0, n * sizeof(*b->reqs));
+	if (n)
+		memset(b->reqs, 0, n * sizeof(*b->reqs));
 	b->n_reqs = n;
 	split_init(&s, b->e, reqs, n, max_len);
 	while ((r = split_next(&s, &piece)) > 0) {
