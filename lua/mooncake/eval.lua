@@ -55,6 +55,10 @@ end
 
 function show(v, depth, seen)
    if type(v) == "string" then return depth == 0 and v or ("%q"):format(v) end
+   -- Addresses have more digits than tostring() gives.
+   if type(v) == "number" and v % 1 == 0 and math.abs(v) < 2 ^ 53 then
+      return ("%.0f"):format(v)
+   end
    if type(v) ~= "table" or getmetatable(v) and getmetatable(v).__tostring then
       return tostring(v)
    end

@@ -128,6 +128,17 @@ function Node:work()
    return did
 end
 
+-- Sleep until there is work. Texts to evaluate do not show in the engine's descriptor:
+-- waiting for one also ends with a notification, but not with a signal.
+local function rest(self, watched)
+   if self.session then
+      local q = self.engine:eval_next(EVAL_TICK_MS)
+      if q then answer_text(self, q) end
+      return
+   end
+   mooncake.readable(watched, next(self.files.handles) and TICK_MS or -1)
+end
+
 -- Serve until done() is true; fds are further descriptors that make it look.
 function Node:serve(done, fds)
    local watched = { self.engine:fd(), unpack(fds or {}) }
@@ -135,9 +146,7 @@ function Node:serve(done, fds)
       self:work()
       self.engine:drain()
       self.files:expire()
-      local open = next(self.files.handles) ~= nil
-      local ms = self.session and EVAL_TICK_MS or open and TICK_MS or -1
-      if not done() then mooncake.readable(watched, ms) end
+      if not done() then rest(self, watched) end
    end
 end
 

@@ -9,6 +9,7 @@ local util = require "mooncake.util"
 -- ---- the target ------------------------------------------------------------
 
 local function target(opt)
+   if os.getenv "MOONCAKE_BENCH_CHILD" then bench.die_with_parent() end
    local stopped, fd = proc.on_sigint()
    local n = util.check(node.open {
       engine = { listen = opt.listen, advertise = opt.advertise, transports = opt.transport,
@@ -115,11 +116,7 @@ local function limit_of(s, f, p, opt)
    return util.check(s:limit(kind, p)), kind
 end
 
-local function one_transport(opt, list, transport, where)
-   local s = util.check(bench.open {
-      node = where, transport = transport, memory = opt.memory, span = opt.span,
-      key = opt.key, spin = opt.spin,
-   })
+local function measure_all(s, opt, list)
    local errors = 0
    for _, p in ipairs(list) do
       local f = util.check(s:run(p))
@@ -129,7 +126,17 @@ local function one_transport(opt, list, transport, where)
       local show = opt.json and print_json or print_row
       show(f, p, limit, why, opt)
    end
+   return errors
+end
+
+local function one_transport(opt, list, transport, where)
+   local s = util.check(bench.open {
+      node = where, transport = transport, memory = opt.memory, span = opt.span,
+      key = opt.key, spin = opt.spin,
+   })
+   local ok, errors = pcall(measure_all, s, opt, list)
    s:close()
+   if not ok then error(errors, 0) end
    return errors
 end
 
