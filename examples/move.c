@@ -6,7 +6,9 @@
 int main(int argc, char **argv)
 {
 	static char block[65536];
-	struct mc_req req = { .op = MC_WRITE, .buf = block, .len = sizeof(block) };
+	struct mc_req req = {
+		.op = MC_WRITE, .buf = block, .len = sizeof(block),
+	};
 	struct mc_buffer_info far = { 0 };
 	struct mc_engine *e;
 
