@@ -30,7 +30,7 @@
 enum {
 	HTTP_ESCAPED_MAX = 3 * MC_KEY_MAX + 1,
 	HTTP_ANSWER_MAX = 256 << 20,	/* a list may be longer than a value */
-	HTTP_EXPECT_MS = 300,		/* for large values; some never answer */
+	HTTP_EXPECT_MS = 300,		/* large values; some never answer */
 };
 
 struct http {
@@ -237,8 +237,8 @@ static int http_out_of_memory(struct http *h, struct http_call *c)
 		      h->shown, c->what, c->key);
 }
 
-static int http_add_header(struct http *h, struct http_call *c, const char *name,
-			   uint64_t value)
+static int http_add_header(struct http *h, struct http_call *c,
+			   const char *name, uint64_t value)
 {
 	struct curl_slist *grown;
 	char line[64];

@@ -174,8 +174,9 @@ static int state_append(struct mc_statefile *st, struct mc_registry_text *line,
 	return r;
 }
 
-int mc_statefile_put(struct mc_statefile *st, const char *key, const char *value,
-		 size_t len, uint64_t version, uint32_t ttl_ms)
+int mc_statefile_put(struct mc_statefile *st, const char *key,
+		     const char *value, size_t len, uint64_t version,
+		     uint32_t ttl_ms)
 {
 	struct mc_registry_text line = { 0 };
 	int r = state_put_line(key, value, len, version, ttl_ms, ttl_ms, &line);
@@ -183,7 +184,8 @@ int mc_statefile_put(struct mc_statefile *st, const char *key, const char *value
 	return state_append(st, &line, r);
 }
 
-int mc_statefile_lease(struct mc_statefile *st, const char *key, uint32_t ttl_ms)
+int mc_statefile_lease(struct mc_statefile *st, const char *key,
+		       uint32_t ttl_ms)
 {
 	struct mc_registry_text line = { 0 };
 	struct json_object *o = state_begin(key);
@@ -376,7 +378,8 @@ static int state_start(struct mc_statefile *st)
 		r = mc_err(-EBUSY, "state file %.200s keeps being replaced",
 			   st->path);
 	if (r > 0)
-		r = st->size ? mc_statefile_load(st->fd, st->path, st->store) : 0;
+		r = st->size ? mc_statefile_load(st->fd, st->path,
+						 st->store) : 0;
 	if (r < 0)
 		return r;
 	/* Changes of an earlier server cannot be asked for any more. */
@@ -393,7 +396,8 @@ static void state_free(struct mc_statefile *st)
 	free(st);
 }
 
-int mc_statefile_open(struct mc_statefile **out, const char *path, struct mc_store *s)
+int mc_statefile_open(struct mc_statefile **out, const char *path,
+		      struct mc_store *s)
 {
 	struct mc_statefile *st = calloc(1, sizeof(*st));
 	int r;

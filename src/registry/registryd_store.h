@@ -33,7 +33,7 @@ struct mc_store_change {
 
 struct mc_store {
 	struct mc_store_record *records;
-	struct mc_store_record **leases;	/* a heap, the next to go first */
+	struct mc_store_record **leases;	/* a heap, the next first */
 	size_t n_leases, max_leases;
 	uint64_t version;		/* of the latest change */
 	uint64_t forgotten;		/* the latest change not in history */

@@ -484,7 +484,8 @@ static void assert_left_alone(const char *text, size_t len, int err,
 static void a_damaged_file_stays_as_it_is(void **state)
 {
 	static const char *const bad[] = {
-		"{\"key\":\"a\"}", "{\"key\":\"\",\"value\":\"1\",\"version\":9}",
+		"{\"key\":\"a\"}",
+		"{\"key\":\"\",\"value\":\"1\",\"version\":9}",
 		"{\"key\":\"a\",\"value\":1,\"version\":9}",
 		"{\"key\":\"a\",\"value\":\"1\",\"version\":0}",
 		"{\"key\":\"a\",\"value\":\"1\"}", "[]", "", "null",
