@@ -44,6 +44,9 @@ local r = assert(e:transfer(reqs, {
 }))
 local ms = (mooncake.now() - start) * 1000
 print(decode:read_line(5000))
-print(("%d bytes in %.2f ms, %.2f GB/s, by %s"):format(r.bytes, ms, r.bytes / ms / 1e6,
-                                                       e:rails()[1].transport))
+local by
+for _, rail in ipairs(e:rails()) do
+   if rail.bytes_written > 0 then by = rail.transport end
+end
+print(("%d bytes in %.2f ms, %.2f GB/s, by %s"):format(r.bytes, ms, r.bytes / ms / 1e6, by))
 return decode:wait(5000)
