@@ -28,6 +28,7 @@
 
 enum {
 	SERVE_HELLO_MS = 2000,		/* to finish the handshake */
+	SERVE_LOOK_MS = 200,		/* between looks at those that do not */
 	SERVE_MAX = 8192,		/* connections */
 	SERVE_STEPS = 64,		/* per event, then others' turn */
 	SERVE_IOV = 256,
@@ -551,10 +552,10 @@ static struct serve_conn *serve_new(struct mc_server *s, int fd, bool is_unix)
 	return c;
 }
 
-/* Half-open connections are looked at once a second while there are any. */
+/* Half-open connections are looked at now and then while there are any. */
 static void serve_arm_timer(struct mc_server *s)
 {
-	struct itimerspec t = { { 0, 0 }, { 1, 0 } };
+	struct itimerspec t = { { 0, 0 }, { 0, SERVE_LOOK_MS * MC_MS } };
 
 	timerfd_settime(s->timer.fd, 0, &t, NULL);
 }
