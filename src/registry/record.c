@@ -281,6 +281,9 @@ static int record_fetch(struct mc_registry *reg, const char *name,
 	int64_t len = record_read(reg, key, &json, version);
 	int ret;
 
+	if (len == -ENOENT)
+		return mc_err(-ENOENT, "no segment '%.100s': %s", name,
+			      mc_errmsg());
 	if (len < 0)
 		return len;
 	ret = mc_record_decode(json, len, r);
