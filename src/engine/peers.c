@@ -161,13 +161,18 @@ int mc_host_handshake(struct mc_host *h, const struct mc_peer *at,
 		      struct mc_blob *reply, int *fds, int *n_fds,
 		      uint64_t deadline_ns)
 {
+	struct mc_engine *e = (void *)h;
 	struct peer *p = at->engine;
 	char msg[32 + MC_BLOB_MAX];
 	struct wire_call c = { .kind = WIRE_HANDSHAKE, .msg = msg,
 			       .want_fds = fds };
 	int r, n = snprintf(msg, 32, "%s", transport) + 1;
 
-	(void)h;
+	/* Certificates say nothing over the unix socket, so with TLS and no
+	 * key nobody listens there. */
+	if (fds && e->tls && !e->key.len)
+		return mc_err(-EOPNOTSUPP, "TLS without a cluster key: shared "
+			      "memory needs the key");
 	memcpy(msg + n, hello->data, hello->len);
 	c.len = n + hello->len;
 	r = peer_call(p, &c, fds, deadline_ns);
