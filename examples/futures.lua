@@ -15,8 +15,8 @@ local mine = assert(e:alloc(N * LEN, { access = "local" }))
 local waiting = {}
 for i = 0, N - 1 do
    waiting[#waiting + 1] = assert(e:submit {
-      op = "read", segment = segment, buf = mine.ptr + i * LEN, remote = pool.addr + i * LEN,
-      len = LEN,
+      op = "read", segment = segment, len = LEN, buf = mine.ptr + i * LEN,
+      remote = pool.addr + i * LEN,
    })
 end
 

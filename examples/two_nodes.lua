@@ -3,8 +3,6 @@
 --
 --   mooncake run examples/two_nodes.lua
 
-local proc = require "mooncake.proc"
-
 local BLOCK, N = 16384, 1024
 
 -- The decode node offers memory, says where, and waits for the announcement.
@@ -22,7 +20,9 @@ if arg[1] == "decode" then
    return equal
 end
 
-local decode = assert(mooncake.spawn { proc.exe(), "run", arg[0], "decode", stdout = "pipe" })
+local decode = assert(mooncake.spawn {
+   "mooncake", "run", arg[0], "decode", stdout = "pipe",
+})
 local addr, base = decode:read_line(5000):match "(%S+)%s+(%d+)"
 
 local e = assert(mooncake.open())
@@ -48,5 +48,6 @@ local by
 for _, rail in ipairs(e:rails()) do
    if rail.bytes_written > 0 then by = rail.transport end
 end
-print(("%d bytes in %.2f ms, %.2f GB/s, by %s"):format(r.bytes, ms, r.bytes / ms / 1e6, by))
+print(("%d bytes in %.2f ms, %.2f GB/s, by %s"):format(r.bytes, ms, r.bytes / ms / 1e6,
+                                                       by))
 return decode:wait(5000)

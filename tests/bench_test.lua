@@ -14,7 +14,8 @@ local FIELDS = { "transport", "op", "block", "batch", "threads", "gb_per_s", "p5
                  "p99_us", "p999_us", "cpu_s_per_gb", "errors" }
 
 local function run(...)
-   local argv = { proc.exe(), "bench", "--duration", "0.05", "--span", "4M", stderr = "stdout" }
+   local argv = { proc.exe(), "bench", "--duration", "0.05", "--span", "4M",
+                  stderr = "stdout" }
    for _, a in ipairs { ... } do argv[#argv + 1] = a end
    return proc.run(argv)
 end
@@ -46,7 +47,8 @@ function tests.each_point_is_a_json_object()
 end
 
 function tests.threads_and_other_places_are_measured()
-   local list = lines("--self", "--block", "4k", "--batch", "4", "--threads", "1,3", "--random")
+   local list = lines("--self", "--block", "4k", "--batch", "4", "--threads", "1,3",
+                      "--random")
    test.eq(#list, 2)
    test.eq({ list[1].threads, list[2].threads, list[2].random }, { 1, 3, true })
    assert(list[2].gb_per_s > 0)
@@ -114,7 +116,8 @@ function tests.a_target_that_dies_is_errors()
    test.eq(assert(s:run(p)).errors, 0)
    s.child:kill "KILL"
    s.child:wait()
-   local reqs = measure.requests(s.segment.id, "write", s.near.addr, s.far, s.span, 4096, 1)
+   local reqs = measure.requests(s.segment.id, "write", s.near.addr, s.far, s.span, 4096,
+                                 1)
    local start = mooncake.now()
    local m = measure.run(s.engine, reqs, 1, 1, 1, 10)
    assert(m.errors > 0)

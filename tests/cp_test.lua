@@ -143,9 +143,10 @@ function tests.the_report_is_json_too()
    local dir = test.tmpdir()
    write_file(dir .. "/a", bytes(100000))
    local _, addr = serve { "--file", dir .. "/a" }
-   local r = require("mooncake.json").decode(succeeds { addr .. "/a", dir .. "/b", "--json",
-                                                        "--verify" })
-   test.eq({ r.bytes, r.moved, r.verified, r.retries, r.by }, { 100000, 100000, true, 0, "shm" })
+   local out = succeeds { addr .. "/a", dir .. "/b", "--json", "--verify" }
+   local r = require("mooncake.json").decode(out)
+   test.eq({ r.bytes, r.moved, r.verified, r.retries, r.by },
+           { 100000, 100000, true, 0, "shm" })
    test.eq(succeeds { addr .. "/a", dir .. "/b", "-q" }, "")
 end
 
@@ -196,7 +197,8 @@ function tests.usage_is_checked()
 end
 
 function tests.serve_says_what_is_wrong()
-   local out, status, err = proc.run { proc.exe(), "serve", "--file", "/no/such", stderr = "pipe" }
+   local out, status, err = proc.run { proc.exe(), "serve", "--file", "/no/such",
+                                       stderr = "pipe" }
    test.eq({ out, status }, { "", 1 })
    assert(err:find "/no/such", err)
    _, status, err = proc.run { proc.exe(), "serve", "--allow-repl", stderr = "pipe",
@@ -237,17 +239,17 @@ local function through_a_restart(make_args, server_args, check)
 end
 
 function tests.reading_goes_on_when_the_node_is_back()
-   through_a_restart(function(dir, addr) return { addr .. "/a", dir .. "/b" } end,
-                     function(dir) return { "--file", dir .. "/a" } end,
-                     function(dir)
+   through_a_restart(function(dir, addr)
+      return { addr .. "/a", dir .. "/b" }
+   end, function(dir) return { "--file", dir .. "/a" } end, function(dir)
       test.eq(read_file(dir .. "/b") == read_file(dir .. "/a"), true)
    end)
 end
 
 function tests.writing_goes_on_when_the_node_is_back()
-   through_a_restart(function(dir, addr) return { dir .. "/a", addr .. "/b", "--verify" } end,
-                     function(dir) return { "--dir", dir .. "/pool" } end,
-                     function(dir)
+   through_a_restart(function(dir, addr)
+      return { dir .. "/a", addr .. "/b", "--verify" }
+   end, function(dir) return { "--dir", dir .. "/pool" } end, function(dir)
       test.eq(read_file(dir .. "/pool/b") == read_file(dir .. "/a"), true)
    end)
 end
@@ -390,8 +392,9 @@ end
 
 function tests.a_registry_is_part_of_the_node()
    local dir = test.tmpdir()
-   local p = test.spawn { "mooncake", "serve", "--registry", "127.0.0.1:0", "--state",
-                          dir .. "/state", "--name", "node-7", "--memory", "64K", "--quiet" }
+   local p = test.spawn { "mooncake", "serve", "--quiet", "--registry", "127.0.0.1:0",
+                          "--state", dir .. "/state", "--name", "node-7", "--memory",
+                          "64K" }
    local addr = (p:read_line(10000) or ""):match "^registry (%S+)"
    if not addr then test.skip "no registry server" end
    assert(p:read_line(10000):match "^ready")
@@ -399,7 +402,9 @@ function tests.a_registry_is_part_of_the_node()
    test.defer(function() e:close() end)
    local s = assert(e:segment "node-7")
    local found
-   for _, b in ipairs(assert(s:buffers())) do found = found or b.len == 65536 and b.access == "rw" end
+   for _, b in ipairs(assert(s:buffers())) do
+      found = found or b.len == 65536 and b.access == "rw"
+   end
    test.eq(found, true)
    p:kill "INT"
    test.eq(p:wait(5000), 0)

@@ -30,7 +30,8 @@ function tests.options_are_checked()
 end
 
 function tests.an_engine_says_who_it_is()
-   local e = assert(mooncake.open { listen = "127.0.0.1:0", transports = { "tcp", "shm" } })
+   local e = assert(mooncake.open { listen = "127.0.0.1:0",
+                                    transports = { "tcp", "shm" } })
    test.eq(e:addr():match "^127%.0%.0%.1:%d+$" ~= nil, true)
    test.eq(e:name(), e:addr())
    test.eq(e:epoch() ~= 0, true)
@@ -210,8 +211,8 @@ function tests.lists_of_requests_gather_and_scatter()
    near:set(0, "0123456789")
    local r = assert(b:transfer {
       { op = "write", segment = s, buf = near, remote = far.addr, len = 3 },
-      { op = "write", segment = s.id, buf = near.ptr + 5, remote = { addr = far.addr + 5 },
-        len = 2 },
+      { op = "write", segment = s.id, buf = near.ptr + 5, len = 2,
+        remote = { addr = far.addr + 5 } },
       { op = "write", segment = s,
         local_ranges = { { near.addr + 1, 2 }, { addr = near, len = 3 } },
         remote_ranges = { { addr = far.addr + 100, len = 1 }, { far.addr + 200, 4 } } },
@@ -256,8 +257,8 @@ function tests.mistakes_in_requests_are_errors()
    refused("local address", { op = "read", segment = s, buf = true, remote = 1 })
    refused("unknown field 'lenght'", { op = "read", segment = s, buf = near, remote = 1,
                                        lenght = 1 })
-   refused("unknown field 'timeout'", { op = "read", segment = s, buf = near, remote = 1 },
-           { timeout = 1 })
+   refused("unknown field 'timeout'",
+           { op = "read", segment = s, buf = near, remote = 1 }, { timeout = 1 })
    test.raises("how many bytes", s.write, s, near.addr, 1)
 end
 
@@ -324,7 +325,8 @@ end
 function tests.a_batch_that_fails_says_which()
    local a, b, s = pair { transports = "tcp" }
    local far, near = assert(a:alloc(64)), assert(b:alloc(256))
-   local f = b:submit { { op = "write", segment = s, buf = near, remote = far.addr, len = 64 } }
+   local f = b:submit { op = "write", segment = s, buf = near, remote = far.addr,
+                        len = 64 }
    local good = assert(f:wait(3000))
    test.eq(good.state, "completed")
    local ro = assert(a:alloc(64, { access = "r" }))

@@ -11,7 +11,8 @@ local tests = {}
 
 local function run(text, session)
    local lines = {}
-   local ok, result = (session or eval.session()):run(text, function(l) lines[#lines + 1] = l end)
+   session = session or eval.session()
+   local ok, result = session:run(text, function(l) lines[#lines + 1] = l end)
    return ok, result, table.concat(lines, "\n")
 end
 

@@ -2,8 +2,8 @@
 -- bench` and tests/bench run.
 --
 -- Blocks lie scattered over a span at both ends: block i at ((i * 7919) mod N) * block.
--- A batch repeats the same places unless spec.random is set: then each takes others, until
--- the span (or 65,536 blocks of it) has been through.
+-- A batch repeats the same places unless a point is random: then each takes others,
+-- until the span (or 65,536 blocks of it) has been through.
 
 local ffi = require "ffi"
 local desk = require "mooncake.desk"

@@ -22,7 +22,9 @@ local buffer = { names = { [0] = "local", "r", "w", "rw" } }
 
 local function check(opts, known, level)
    for k in pairs(opts) do
-      if not known[k] then error(("unknown option '%s'"):format(tostring(k)), level + 1) end
+      if not known[k] then
+         error(("unknown option '%s'"):format(tostring(k)), level + 1)
+      end
    end
    local access = ACCESS[opts.access or "rw"]
    if not access then error("access is 'r', 'w', 'rw' or 'local'", level + 1) end
@@ -86,7 +88,8 @@ function Buffer:place(off, len)
    off = off or 0
    len = len or self.len - off
    if off < 0 or len < 0 or off + len > self.len then
-      error(("%d bytes at %d are not inside a buffer of %d"):format(len, off, self.len), 3)
+      error(("%d bytes at %d are not inside a buffer of %d"):format(len, off,
+                                                                     self.len), 3)
    end
    return self.ptr + off, len
 end

@@ -22,7 +22,7 @@ local QUESTION = "mooncake.desk"
 local SLOTS = 64
 local SIZE = SLOTS * ffi.sizeof "struct mcl_desk_slot"
 local TEXT = 1000
-local EPROTO, ETIMEDOUT, EOPNOTSUPP = 71, 110, 95
+local E2BIG, EPROTO, ETIMEDOUT, EOPNOTSUPP = 7, 71, 110, 95
 
 local desk = {}
 
@@ -42,7 +42,9 @@ end
 
 function Desk:lay(id, answer)
    local text = json.encode(answer)
-   if #text > TEXT then text = json.encode { error = "the answer is too long", errno = 7 } end
+   if #text > TEXT then
+      text = json.encode { error = "the answer is too long", errno = E2BIG }
+   end
    local slot = self.slots[self.next]
    self.next = self.next % (SLOTS - 1) + 1
    slot.id = 0
@@ -93,7 +95,8 @@ function desk.find(segment)
          }, Client)
       end
    end
-   return nil, segment.name .. " answers no questions: is it a `mooncake serve`?", EOPNOTSUPP
+   why = segment.name .. " answers no questions: is it a `mooncake serve`?"
+   return nil, why, EOPNOTSUPP
 end
 
 local serial = 0

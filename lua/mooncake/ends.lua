@@ -133,7 +133,8 @@ function Remote:drain(buffer, off, n) return at(self, "write", buffer, off, n) e
 
 -- Errors that the node answers with are final; those of the way to it are not. A handle
 -- that the node does not know is a way that broke.
-local ESTALE = 116
+local ESTALE, EOPNOTSUPP, EINVAL, EFBIG = 116, 95, 22, 27
+local SUM_MS, CLOSE_MS = 30000, 500
 
 function Remote:ask(op, args, timeout_ms)
    local answer, why, errno, answered = self.desk:ask(op, args, timeout_ms)
@@ -142,21 +143,22 @@ function Remote:ask(op, args, timeout_ms)
 end
 
 function Remote:sum(off, n)
-   if not self.desk then return nil, self.node .. " cannot check sums", 95, true end
-   local answer, why, errno, final
-   if self.handle then
-      answer, why, errno, final = self:ask("sum", { handle = self.handle, off = off,
-                                                    len = n }, 30000)
-   else
-      answer, why, errno, final = self:ask("sum_range", { addr = self.addr + off, len = n },
-                                           30000)
+   if not self.desk then
+      return nil, self.node .. " cannot check sums", EOPNOTSUPP, true
    end
+   local op, question = "sum_range", { addr = self.addr + off, len = n }
+   if self.handle then
+      op, question = "sum", { handle = self.handle, off = off, len = n }
+   end
+   local answer, why, errno, final = self:ask(op, question, SUM_MS)
    if not answer then return nil, why, errno, final end
    return answer.sum
 end
 
 function Remote:close()
-   if self.handle and self.desk then self.desk:ask("close", { handle = self.handle }, 500) end
+   if self.handle and self.desk then
+      self.desk:ask("close", { handle = self.handle }, CLOSE_MS)
+   end
    self.handle = nil
 end
 
@@ -170,7 +172,7 @@ function FileSource:open()
    a, why, errno, final = self:ask("open", { name = self.name, mode = "r" })
    if not a then return nil, why, errno, final end
    if self.len and self.len ~= a.len then
-      return nil, self.name .. " has another length now", 116, true
+      return nil, self.name .. " has another length now", ESTALE, true
    end
    self.handle, self.addr, self.len = a.handle, a.addr, a.len
    return a.len
@@ -219,10 +221,12 @@ Range.__index = Range
 function Range:open(len)
    local ok, why, errno = self:connect()
    if not ok then return nil, why, errno end
-   if not len and not self.len then return nil, "a range to read needs +LENGTH", 22, true end
+   if not len and not self.len then
+      return nil, "a range to read needs +LENGTH", EINVAL, true
+   end
    if len and self.len and len > self.len then
-      return nil, ("%d bytes do not fit in the %d of the range"):format(len, self.len), 27,
-             true
+      local text = "%d bytes do not fit in the %d of the range"
+      return nil, text:format(len, self.len), EFBIG, true
    end
    self.len = self.len or len
    return len and 0 or self.len

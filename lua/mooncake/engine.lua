@@ -102,7 +102,9 @@ end
 
 function Engine:buffers()
    local e = self:handle()
-   return buffer.list(function(skip, out, max) return C.mc_buffer_list(e, skip, out, max) end)
+   return buffer.list(function(skip, out, max)
+      return C.mc_buffer_list(e, skip, out, max)
+   end)
 end
 
 function Engine:segment(name, timeout_ms)
@@ -154,7 +156,8 @@ local function take(self)
    if r < 0 then return failed(r) end
    if r == 0 then return nil end
    local t = {
-      from = ffi.string(n.from), name = ffi.string(n.name), msg = ffi.string(n.msg, n.len),
+      from = ffi.string(n.from), name = ffi.string(n.name),
+      msg = ffi.string(n.msg, n.len),
    }
    C.mc_notify_free(n)
    return t

@@ -38,7 +38,8 @@ end
 
 -- The engines whose segments are open here.
 function engines.peers()
-   return tabulate({ "id", "peer", "address", "buffers", "bytes", "rails up" }, function(e)
+   local head = { "id", "peer", "address", "buffers", "bytes", "rails up" }
+   return tabulate(head, function(e)
       local rows, up = {}, {}
       for _, r in ipairs(e:rails() or {}) do
          up[r.segment] = (up[r.segment] or 0) + (r.state == "up" and 1 or 0)
@@ -61,7 +62,8 @@ function engines.rails()
       local rows = {}
       for _, r in ipairs(e:rails() or {}) do
          local name = r.transport
-         if r.local_dev ~= "" and r.local_dev ~= name then name = name .. " " .. r.local_dev end
+         local dev = r.local_dev
+         if dev ~= "" and dev ~= name then name = name .. " " .. dev end
          rows[#rows + 1] = {
             r.peer, name, or_dash(r.remote_dev), r.state, util.bytes(r.bytes_read),
             util.bytes(r.bytes_written), r.slices, r.errors, util.rate(r.bw),
@@ -95,7 +97,9 @@ end
 function engines.counters()
    return tabulate(nil, function(e)
       local stats, rows = e:stats() or {}, {}
-      for _, k in ipairs(sorted(stats)) do rows[#rows + 1] = { k, util.commas(stats[k]) } end
+      for _, k in ipairs(sorted(stats)) do
+         rows[#rows + 1] = { k, util.commas(stats[k]) }
+      end
       return rows
    end)
 end

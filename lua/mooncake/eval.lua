@@ -160,9 +160,9 @@ local function members(list, prefix, t, sep)
    end
 end
 
-local KEYWORDS = { "break", "else", "elseif", "end", "false", "for", "function", "if", "in",
-                   "local", "nil", "not", "repeat", "return", "then", "true", "until",
-                   "while", "and", "or", "do" }
+local KEYWORDS = { "break", "else", "elseif", "end", "false", "for", "function", "if",
+                   "in", "local", "nil", "not", "repeat", "return", "then", "true",
+                   "until", "while", "and", "or", "do" }
 
 -- All words one could mean, sorted: globals, what is in global tables, and methods.
 function Session:words()

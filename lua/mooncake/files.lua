@@ -28,8 +28,9 @@ Files.__index = Files
 local function now() return tonumber(C.mc_now_ns()) end
 
 function files.open(engine)
-   return setmetatable({ engine = engine, fixed = {}, names = {}, handles = {}, last = 0 },
-                       Files)
+   return setmetatable({
+      engine = engine, fixed = {}, names = {}, handles = {}, last = 0,
+   }, Files)
 end
 
 -- Map a file and register it; both are the entry's until it is dropped.

@@ -73,8 +73,8 @@ function measure.run(engine, reqs, n, batch, threads, ms, from_c)
       return m
    end
    local cpu, res = measure.cpu_ns(), ffi.new "struct mc_result"
-   loop(engine:handle(), reqs, batch, math.floor(n / batch), C.mc_now_ns() + ms * 1000000ULL,
-        m, res)
+   loop(engine:handle(), reqs, batch, math.floor(n / batch),
+        C.mc_now_ns() + ms * 1000000ULL, m, res)
    m.cpu_ns = measure.cpu_ns() - cpu
    return m
 end

@@ -103,7 +103,9 @@ end
 
 local function answer_text(self, q)
    local lines = {}
-   local ok, result = self.session:run(q.text, function(line) lines[#lines + 1] = line end)
+   local ok, result = self.session:run(q.text, function(line)
+      lines[#lines + 1] = line
+   end)
    if ok and result then lines[#lines + 1] = result end
    if not ok then lines[#lines + 1] = result end
    self.engine:eval_reply(q.id, table.concat(lines, "\n"), not ok)

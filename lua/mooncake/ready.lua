@@ -20,7 +20,8 @@ function ready.wait(fds, timeout_ms)
    for i, fd in ipairs(fds) do
       list[i - 1].fd, list[i - 1].events = fd, POLLIN
    end
-   local ms = timeout_ms and timeout_ms >= 0 and math.min(math.ceil(timeout_ms), 2 ^ 30) or -1
+   local ms = -1
+   if timeout_ms and timeout_ms >= 0 then ms = math.min(math.ceil(timeout_ms), 2 ^ 30) end
    if ffi.C.mcl_ready_poll(list, #fds, ms) <= 0 then return nil end
    for i = 1, #fds do
       if list[i - 1].revents ~= 0 then return i end

@@ -8,7 +8,8 @@ local request = {}
 local OP = { read = C.MC_READ, write = C.MC_WRITE }
 local REQ = { op = 1, segment = 1, buf = 1, remote = 1, len = 1, local_ranges = 1,
               remote_ranges = 1 }
-local OPTS = { timeout_ms = 1, notify = 1, workers_only = 1, weights = 1, first = 1, n = 1 }
+local OPTS = { timeout_ms = 1, notify = 1, workers_only = 1, weights = 1, first = 1,
+               n = 1 }
 local NOTIFY = { segment = 1, name = 1, msg = 1 }
 
 local array_t = ffi.typeof "struct mc_req[?]"

@@ -71,4 +71,6 @@ function timer.loop(done)
 end
 
 -- mooncake.timer(ms, fn) is once, later.
-return setmetatable(timer, { __call = function(_, ms, fn) return timer.after(ms, fn) end })
+return setmetatable(timer, {
+   __call = function(_, ms, fn) return timer.after(ms, fn) end,
+})

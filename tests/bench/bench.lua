@@ -69,8 +69,8 @@ local function print_machine(m)
    end
    print(("%s, %d CPUs, %s, Linux %s, load %.2f"):format(m.cpu, m.cpus,
          util.bytes(m.memory), m.kernel, m.load))
-   print(("medians of %d alternating runs of %d ms; blocks scattered over 1 GiB at both ends")
-         :format(opt.rounds, opt.ms))
+   print(("medians of %d alternating runs of %d ms; blocks scattered over 1 GiB"):format(
+      opt.rounds, opt.ms))
    print ""
 end
 
@@ -161,15 +161,17 @@ end
 -- Bytes per ns of iperf3 over loopback with so many streams.
 local function iperf(streams)
    local port = 20000 + proc.pid() % 20000
-   local server = util.check(proc.spawn { "iperf3", "-s", "-1", "-p", port, stdout = "null",
-                                          stderr = "null" })
+   local server = util.check(proc.spawn {
+      "iperf3", "-s", "-1", "-p", port, stdout = "null", stderr = "null",
+   })
    local text
    for _ = 1, 50 do
       proc.sleep_ms(50)
       local status
-      text, status = proc.run { "iperf3", "-c", "127.0.0.1", "-p", port, "-P", streams, "-J",
-                                "-t", math.max(1, math.floor(opt.ms / 1000 + 0.5)),
-                                stderr = "null" }
+      text, status = proc.run {
+         "iperf3", "-c", "127.0.0.1", "-p", port, "-P", streams, "-J", "-t",
+         math.max(1, math.floor(opt.ms / 1000 + 0.5)), stderr = "null",
+      }
       if status == 0 then break end
    end
    server:kill "KILL"
@@ -203,8 +205,8 @@ local function tcp_rows()
    elseif wanted(what) then
       local r = { what = what, against = "iperf3, best of 1 and 2 streams", unit = "GB/s",
                   least = 0.95 }
-      r.ours, r.theirs = alternate("gb_per_s",
-                                   function() return s:run(point(MIB, 16)) end, best_iperf)
+      local function ours() return s:run(point(MIB, 16)) end
+      r.ours, r.theirs = alternate("gb_per_s", ours, best_iperf)
       row(r)
    end
    against_limit(s, { what = "tcp, 64 KiB x 16", against = "one socket, vectored write",
@@ -377,7 +379,8 @@ local function growth()
          values[#values + 1] = { batch = batch, us_per_block = us }
          out[#out + 1] = ("%d: %s"):format(batch, util.duration(us / 1e6))
       end
-      figure(transport .. ", time per 4 KiB block by batch", table.concat(out, ", "), values)
+      figure(transport .. ", time per 4 KiB block by batch", table.concat(out, ", "),
+             values)
       out, values = {}, {}
       for _, threads in ipairs { 1, 2, 4, 8 } do
          local f = util.check(s:run(point(4 * KIB, 16, { threads = threads, from_c = true,

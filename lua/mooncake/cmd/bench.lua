@@ -12,8 +12,8 @@ local function target(opt)
    if os.getenv "MOONCAKE_BENCH_CHILD" then bench.die_with_parent() end
    local stopped, fd = proc.on_sigint()
    local n = util.check(node.open {
-      engine = { listen = opt.listen, advertise = opt.advertise, transports = opt.transport,
-                 key_file = opt.key, spin_us = opt.spin },
+      engine = { listen = opt.listen, advertise = opt.advertise,
+                 transports = opt.transport, key_file = opt.key, spin_us = opt.spin },
       memory = opt.span, foreign = opt.memory == "foreign",
    })
    n.memory:fill(2)
@@ -99,8 +99,9 @@ local function points(opt)
       for _, block in ipairs(numbers(opt, "block")) do
          for _, batch in ipairs(numbers(opt, "batch")) do
             for _, threads in ipairs(numbers(opt, "threads")) do
-               list[#list + 1] = { op = op, block = block, batch = batch, threads = threads,
-                                   ms = opt.duration * 1000, random = opt.random }
+               list[#list + 1] = { op = op, block = block, batch = batch,
+                                   threads = threads, random = opt.random,
+                                   ms = opt.duration * 1000 }
             end
          end
       end
@@ -151,7 +152,9 @@ local function run(opt, args)
    local list, errors = points(opt), 0
    if not opt.json then head(opt) end
    local transports = {}
-   for word in (opt.transport or ""):gmatch "[^,]+" do transports[#transports + 1] = word end
+   for word in (opt.transport or ""):gmatch "[^,]+" do
+      transports[#transports + 1] = word
+   end
    for i = 1, math.max(1, #transports) do
       errors = errors + one_transport(opt, list, transports[i], args[1])
    end

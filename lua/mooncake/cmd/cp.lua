@@ -16,7 +16,9 @@ local function places(args)
    if dst.kind == "file" and (dst.name == "" or dst.name:match "/$") then
       dst.name = dst.name .. (base or util.fail("%s: no file name", args[2]))
    elseif dst.kind == "local" and fs.is_dir(dst.path) then
-      if not base then util.fail("%s is a folder, and the source has no name", dst.path) end
+      if not base then
+         util.fail("%s is a folder, and the source has no name", dst.path)
+      end
       dst.path = dst.path:gsub("/*$", "/") .. base
    end
    return src, dst
@@ -51,8 +53,9 @@ local function report(c, opt, seconds)
       print(json.encode(r))
    elseif not opt.quiet then
       print(("%s in %s, %s, by %s%s%s%s"):format(
-         util.bytes(moved), util.duration(seconds), util.rate(moved / math.max(seconds, 1e-9)),
-         r.by, opt.verify and ", verified" or "",
+         util.bytes(moved), util.duration(seconds),
+         util.rate(moved / math.max(seconds, 1e-9)), r.by,
+         opt.verify and ", verified" or "",
          c.resumed_at > 0 and ", resumed at " .. util.bytes(c.resumed_at) or "",
          c.retries > 0 and (", after %d broken links"):format(c.retries) or ""))
    end
@@ -69,11 +72,12 @@ local function run(opt, args)
    local stopped = proc.on_sigint()
    local e, bar, start = engine(opt), nil, mooncake.now()
    local c = copy.new {
-      source = ends.source(e, src), dest = ends.dest(e, dst), engine = e, stopped = stopped,
-      verify = opt.verify, resume = opt.resume, retry = opt.retry, rate = opt.rate,
+      source = ends.source(e, src), dest = ends.dest(e, dst), engine = e,
+      stopped = stopped, verify = opt.verify, resume = opt.resume, retry = opt.retry,
+      rate = opt.rate,
       on_start = function(len, have)
-         bar = util.progress { label = ends.base(src) or "memory", total = len, base = have,
-                               quiet = opt.quiet }
+         bar = util.progress { label = ends.base(src) or "memory", total = len,
+                               base = have, quiet = opt.quiet }
          start = mooncake.now()
       end,
       on_progress = function(done) bar:update(done) end,

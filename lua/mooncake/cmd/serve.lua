@@ -92,7 +92,7 @@ restarts. With --allow-repl, who has the cluster key can evaluate Lua in this pr
       key = { nil, "file of the cluster key; default $MOONCAKE_KEY_FILE", "FILE" },
       ["tls-cert"] = { nil, "PEM file; with its key it turns TLS 1.3 on", "FILE" },
       ["tls-key"] = { nil, "its key", "FILE" },
-      ["tls-ca"] = { nil, "who signs the peers' certificates; default: tls-cert", "FILE" },
+      ["tls-ca"] = { nil, "who signs the peers'; default: the certificate", "FILE" },
       quiet = { false, "no list of what is offered", short = "q" },
    },
    run = run,
