@@ -247,20 +247,32 @@ static void batch_point(struct batch *b)
 	}
 }
 
+/* Paths that the slices may spread over. */
+static uint64_t batch_lanes(struct peer *p)
+{
+	uint64_t lanes = 0;
+
+	if (!p)
+		return 0;
+	pthread_mutex_lock(&p->lock);
+	for (int i = 0; i < p->n_rails; i++)
+		if (!rail_copies(p->rails[i]) &&
+		    p->rails[i]->state != MC_RAIL_ABSENT)
+			lanes += p->e->opts.streams;
+	pthread_mutex_unlock(&p->lock);
+	return lanes;
+}
+
 /* Small enough to give every lane its share, large enough to be worth a
  * frame. */
 static uint64_t batch_slice_len(struct mc_engine *e, const struct mc_req *reqs,
 				int n)
 {
-	struct peer *p = n ? peer_of(e, reqs[0].segment) : NULL;
-	uint64_t total = 0, lanes = 0;
+	uint64_t total = 0, lanes;
 
 	if (e->opts.slice_bytes)
 		return mc_min(e->opts.slice_bytes, (uint64_t)BATCH_SLICE);
-	for (int i = 0; p && i < p->n_rails; i++)
-		if (!rail_copies(p->rails[i]) &&
-		    p->rails[i]->state != MC_RAIL_ABSENT)
-			lanes += e->opts.streams;
+	lanes = batch_lanes(n ? peer_of(e, reqs[0].segment) : NULL);
 	if (lanes < 2)
 		return BATCH_SLICE;
 	for (int i = 0; i < n; i++)

@@ -3,7 +3,7 @@
 
 #include "engine.h"
 
-struct desc *desc_get(struct peer *p)
+struct desc *desc_get_at(struct peer *p, bool *current)
 {
 	struct desc *d;
 
@@ -11,8 +11,16 @@ struct desc *desc_get(struct peer *p)
 	d = p->desc;
 	if (d)
 		__atomic_add_fetch(&d->refs, 1, __ATOMIC_RELAXED);
+	*current = d && d->epoch == p->at.epoch;
 	pthread_mutex_unlock(&p->lock);
 	return d;
+}
+
+struct desc *desc_get(struct peer *p)
+{
+	bool current;
+
+	return desc_get_at(p, &current);
 }
 
 void desc_put(struct desc *d)

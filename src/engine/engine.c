@@ -299,14 +299,14 @@ static int engine_start(struct mc_engine *e)
 		r = engine_workers(e);
 	if (!r)
 		r = engine_transports(e);
-	/* Peers may come as soon as it listens: all else is ready. */
-	engine_name(e);
 	if (!r)
 		r = engine_serve(e);
-	if (!r) {
-		engine_name(e);
+	engine_name(e);
+	/* Now peers may come: all else is ready. */
+	if (!r && e->server)
+		r = mc_server_start(e->server);
+	if (!r)
 		r = publish_open(e);
-	}
 	return r;
 }
 

@@ -80,6 +80,7 @@ struct desc {
 };
 
 struct desc *desc_get(struct peer *p);
+struct desc *desc_get_at(struct peer *p, bool *current);
 void desc_put(struct desc *d);
 
 /* The buffer that holds the range, or NULL; @hint is the last hit's index. */

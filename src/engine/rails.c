@@ -99,11 +99,16 @@ void path_put(struct epath *ep)
 /* Out of the worker's hands. */
 static void path_unwatch(struct epath *ep)
 {
-	if (!ep->loop)
-		return;
-	mc_loop_del(ep->loop, &ep->ev);
-	mc_loop_pass(ep->loop);
+	struct mc_loop *l;
+
+	pthread_mutex_lock(&ep->p->lock);
+	l = ep->loop;
 	ep->loop = NULL;
+	pthread_mutex_unlock(&ep->p->lock);
+	if (!l)
+		return;
+	mc_loop_del(l, &ep->ev);
+	mc_loop_pass(l);
 }
 
 static void path_end(struct epath *ep, uint64_t fence_ms)

@@ -54,6 +54,32 @@ static int split_lists(struct split *s, const struct mc_req *q)
 	return 0;
 }
 
+/* What the descriptor at hand does not know, a newer one may. */
+static int split_refresh(struct split *s)
+{
+	uint64_t deadline = mc_clock_ns() + 500 * (uint64_t)MC_MS;
+	int r = peer_refresh(s->peer, deadline);
+
+	if (r < 0)
+		return r;
+	desc_put(s->desc);
+	s->desc = desc_get(s->peer);
+	s->hint = 0;
+	return 0;
+}
+
+/* One of a peer's past life is asked anew: what it says may look right. */
+static void split_describe(struct split *s)
+{
+	bool current;
+
+	desc_put(s->desc);
+	s->desc = desc_get_at(s->peer, &current);
+	s->hint = 0;
+	if (s->desc && !current)
+		split_refresh(s);
+}
+
 static int split_request(struct split *s)
 {
 	const struct mc_req *q = &s->reqs[s->i];
@@ -67,9 +93,7 @@ static int split_request(struct split *s)
 			return mc_err(-EINVAL, "request %d: no segment %d is "
 				      "open", s->i, q->segment);
 		s->peer = p;
-		desc_put(s->desc);
-		s->desc = desc_get(p);
-		s->hint = 0;
+		split_describe(s);
 	}
 	s->il = s->ir = 0;
 	s->ol = s->or = 0;
@@ -111,20 +135,6 @@ static const struct mc_buffer_info *split_find(struct split *s, uint64_t addr,
 					       uint64_t len)
 {
 	return s->desc ? desc_find(s->desc, addr, len, &s->hint) : NULL;
-}
-
-/* What the descriptor at hand does not know, a newer one may. */
-static int split_refresh(struct split *s)
-{
-	uint64_t deadline = mc_clock_ns() + 500 * (uint64_t)MC_MS;
-	int r = peer_refresh(s->peer, deadline);
-
-	if (r < 0)
-		return r;
-	desc_put(s->desc);
-	s->desc = desc_get(s->peer);
-	s->hint = 0;
-	return 0;
 }
 
 static int split_remote(struct split *s, uint64_t addr, uint64_t len,

@@ -798,13 +798,19 @@ static int serve_listen(struct mc_server *s, const char *addr,
 		if (r < 0)
 			return r;
 		s->local = (struct mc_event){ serve_on_local, fd };
-		r = mc_loop_add(&s->loops[0], &s->local, EPOLLIN);
 	}
-	if (!r)
-		r = mc_loop_add(&s->loops[0], &s->timer, EPOLLIN);
+	return 0;
+}
+
+int mc_server_start(struct mc_server *s)
+{
+	int r = mc_loop_add(&s->loops[0], &s->timer, EPOLLIN);
+
 	if (!r)
 		r = mc_loop_add(&s->loops[0], &s->tcp, EPOLLIN);
-	return r;
+	if (!r && s->local.fd >= 0)
+		r = mc_loop_add(&s->loops[0], &s->local, EPOLLIN);
+	return r < 0 ? mc_syserr(r, "epoll") : 0;
 }
 
 int mc_server_open(struct mc_server **out, struct mc_host *h,

@@ -12,10 +12,12 @@
 struct mc_server;
 
 /* Listen at @addr (host:port; port 0: a free one, see mc_server_addr()) and at
- * the abstract unix name @unix_name ("" : not), serving on @loops. */
+ * the abstract unix name @unix_name ("" : not). Who connects waits until
+ * mc_server_start(), from when on it serves on @loops. */
 int mc_server_open(struct mc_server **out, struct mc_host *h,
 		   struct mc_loop *loops, int n_loops, const char *addr,
 		   const char *unix_name);
+int mc_server_start(struct mc_server *s);
 void mc_server_close(struct mc_server *s);
 const char *mc_server_addr(const struct mc_server *s);
 int mc_server_connections(struct mc_server *s);
