@@ -1,6 +1,7 @@
 -- cp_test.lua - `mooncake cp` and `mooncake serve`: every pair of ends, broken links,
 -- partial files, checksums, and what a node does not allow.
 
+local ends = require "mooncake.ends"
 local fs = require "mooncake.fs"
 local mooncake = require "mooncake"
 local proc = require "mooncake.proc"
@@ -53,6 +54,21 @@ local function succeeds(args)
    local status, out, err = cp(args)
    if status ~= 0 then error(("status %d: %s"):format(status, err), 2) end
    return out
+end
+
+function tests.names_of_ends_are_understood()
+   local function is(text, want) test.eq(ends.parse(text), want, text) end
+   is("a/b", { kind = "local", path = "a/b" })
+   is("./h:1/x", { kind = "local", path = "./h:1/x" })
+   is("h:1", { kind = "local", path = "h:1" })
+   is("h:1/x/y", { kind = "file", node = "h:1", name = "x/y" })
+   is("[::1]:70/x", { kind = "file", node = "[::1]:70", name = "x" })
+   is("h:1#0x10+32", { kind = "range", node = "h:1", addr = 16, len = 32 })
+   is("h:1#16", { kind = "range", node = "h:1", addr = 16 })
+   test.eq(ends.parse "h:1#x+1", nil)
+   test.eq(ends.parse "h:1#1+", nil)
+   test.eq(ends.parse "h:1#", nil)
+   test.eq(ends.base { kind = "local", path = "/a/b/" }, "b")
 end
 
 -- ---- pairs of ends ---------------------------------------------------------
@@ -334,8 +350,12 @@ function tests.handles_of_the_dead_are_taken_over()
    local _, addr = serve { "--dir", dir .. "/pool" }
    local c = test.spawn { proc.exe(), "cp", "--rate", "20M", dir .. "/a", addr .. "/b" }
    proc.sleep_ms(400)
+   local status, _, err = cp { dir .. "/a", addr .. "/b" }
+   test.eq(status, 1)
+   assert(err:find "written by someone else", err)
    c:kill "KILL"
    c:wait(2000)
+   proc.sleep_ms(5100)
    succeeds { dir .. "/a", addr .. "/b", "--verify" }
    test.eq(read_file(dir .. "/pool/b") == text, true)
 end

@@ -11,9 +11,13 @@
 
 local desk = require "mooncake.desk"
 local fs = require "mooncake.fs"
+local proc = require "mooncake.proc"
 local sum = require "mooncake.sum"
 
 local ends = {}
+
+-- Who we are to a node that we lost and found again.
+local CLIENT = ("%d %.9f"):format(proc.pid(), proc.now())
 
 -- ---- names -----------------------------------------------------------------
 
@@ -187,8 +191,9 @@ function FileDest:open(len, resume)
    local ok, why, errno = self:connect()
    if not ok then return nil, why, errno end
    local a, final
-   a, why, errno, final = self:ask("open", { name = self.name, mode = "w", len = len,
-                                             resume = resume })
+   a, why, errno, final = self:ask("open", {
+      name = self.name, mode = "w", len = len, resume = resume, client = CLIENT,
+   })
    if not a then return nil, why, errno, final end
    self.len, self.handle, self.addr = len, a.handle, a.addr
    return a.have

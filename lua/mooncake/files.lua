@@ -16,7 +16,7 @@ struct mcl_part_end { uint64_t tag, done; };
 
 local PART_END = ffi.sizeof "struct mcl_part_end"
 local TAG = 0x70617274ULL * 2 ^ 32
-local IDLE_NS = 600e9
+local IDLE_NS, BUSY_NS = 600e9, 5e9
 local MAX_HANDLES = 1024
 local ENOENT, EBUSY, EPERM, EINVAL, EMFILE, ESTALE = 2, 16, 1, 22, 24, 116
 
@@ -166,11 +166,15 @@ local function open_to_read(self, name)
    return add_handle(self, entry)
 end
 
--- A file is written by one at a time: who comes again has lost the old handle.
-local function take_over(self, name)
+-- A file is written by one at a time. Who comes again has lost the old handle; someone
+-- else has to wait until nothing has been heard of the first for a while.
+local function take_over(self, name, client)
    for id, entry in pairs(self.handles) do
-      if entry.part and entry.name == name and not drop(self, id) then
-         return nil, name .. " is being written", EBUSY
+      if entry.part and entry.name == name then
+         local theirs = entry.client ~= client and now() - entry.used < BUSY_NS
+         if theirs or not drop(self, id) then
+            return nil, name .. " is being written by someone else", EBUSY
+         end
       end
    end
    return true
@@ -188,7 +192,8 @@ local function part_of(self, name, len, resume)
    return nil, why, errno
 end
 
-local function open_to_write(self, name, len, resume)
+local function open_to_write(self, q)
+   local name, len = q.name, q.len
    if not self.dir then
       return nil, "this node takes no files: it was not started with --dir", EPERM
    end
@@ -196,13 +201,14 @@ local function open_to_write(self, name, len, resume)
       return nil, "no length", EINVAL
    end
    local ok, why, errno = self.dir:make_parents(name)
-   if ok then ok, why, errno = take_over(self, name) end
+   if ok then ok, why, errno = take_over(self, name, q.client) end
    if not ok then return nil, why, errno end
    local file
-   file, why, errno = part_of(self, name, len, resume)
+   file, why, errno = part_of(self, name, len, q.resume)
    if not file then return nil, why, errno end
    local entry
-   entry, why, errno = attach(self, { name = name, part = true }, file, len, true)
+   entry, why, errno = attach(self, { name = name, part = true, client = q.client }, file,
+                              len, true)
    if not entry then
       file:close()
       return nil, why, errno
@@ -220,7 +226,7 @@ local ops = {}
 
 function ops.open(self, q)
    if type(q.name) ~= "string" then return nil, "no name", EINVAL end
-   if q.mode == "w" then return open_to_write(self, q.name, q.len, q.resume) end
+   if q.mode == "w" then return open_to_write(self, q) end
    return open_to_read(self, q.name)
 end
 
