@@ -52,7 +52,7 @@ replay: $(FUZZ:%=$(B)/tests/fuzz/%)	## fuzz targets that replay a corpus
 
 $(B)/mooncake: $(CMD_OBJ) $(LIB_OBJ)
 	$(call say,LINK,$@)
-	$(Q)$(LINK) -o $@ $^ -Wl,-E,--as-needed $(CMD_LIBS)
+	$(Q)$(LINK) -o $@.new $^ -Wl,-E,--as-needed $(CMD_LIBS) && mv $@.new $@
 $(B)/libmooncake.a: $(LIB_OBJ)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^

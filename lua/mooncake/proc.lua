@@ -120,11 +120,11 @@ function proc.cpu_count()
    return count
 end
 
--- The file of the running program.
+-- The file of the running program; the one now in its place if it was built again.
 function proc.exe()
    local buf = ffi.new "char[4096]"
    local n = C.mcl_readlink("/proc/self/exe", buf, 4096)
-   return n > 0 and ffi.string(buf, n) or nil
+   return n > 0 and (ffi.string(buf, n):gsub(" %(deleted%)$", "")) or nil
 end
 
 -- ---- what a child writes -----------------------------------------------------
