@@ -58,11 +58,14 @@ struct batch *batch_new(struct mc_engine *e)
 	return b;
 }
 
-struct batch *batch_find(struct mc_engine *e, uint64_t id)
+int batch_find(struct mc_engine *e, uint64_t id, struct batch **out)
 {
 	uint32_t i = id & UINT32_MAX, gen = id >> 32;
 	struct batch *b = NULL;
+	int r = engine_check(e);
 
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&e->batch_lock);
 	if (i < e->n_batches && e->batches[i]->used &&
 	    e->batches[i]->gen == gen && !e->batches[i]->freed) {
@@ -71,9 +74,10 @@ struct batch *batch_find(struct mc_engine *e, uint64_t id)
 	}
 	pthread_mutex_unlock(&e->batch_lock);
 	if (!b)
-		mc_err(-ESTALE, "batch %#llx does not exist: was it freed?",
-		       (long long)id);
-	return b;
+		return mc_err(-ESTALE, "batch %#llx does not exist: was it "
+			      "freed?", (long long)id);
+	*out = b;
+	return 0;
 }
 
 static void batch_reset(struct batch *b)
@@ -329,7 +333,7 @@ int batch_options(struct batch *b, const struct mc_batch_opts *o)
 	b->workers_only = o->workers_only;
 	b->weighted = o->weights;
 	for (int i = 0; o->weights && i < e->n_tr; i++)
-		b->weights[i] = o->weights[e->tr[i].id];
+		b->weights[e->tr[i].id] = o->weights[e->tr[i].id];
 	if (!o->notify_name)
 		return 0;
 	n = strlen(o->notify_name) + 1;
@@ -697,10 +701,11 @@ int mc_submit(struct mc_engine *e, const struct mc_req *reqs, int n,
 
 int mc_poll(struct mc_engine *e, uint64_t batch, struct mc_result *out)
 {
-	struct batch *b = batch_find(e, batch);
+	struct batch *b;
+	int r = batch_find(e, batch, &b);
 
-	if (!b)
-		return -ESTALE;
+	if (r < 0)
+		return r;
 	batch_result(b, out);
 	batch_put(b);
 	return 0;
@@ -711,11 +716,11 @@ int mc_wait(struct mc_engine *e, uint64_t batch, int timeout_ms,
 {
 	uint64_t until = timeout_ms < 0 ? UINT64_MAX :
 			 mc_clock_ns() + (uint64_t)timeout_ms * MC_MS;
-	struct batch *b = batch_find(e, batch);
-	int r;
+	struct batch *b;
+	int r = batch_find(e, batch, &b);
 
-	if (!b)
-		return -ESTALE;
+	if (r < 0)
+		return r;
 	r = drive_wait(b, until);
 	if (out)
 		batch_result(b, out);
@@ -725,10 +730,11 @@ int mc_wait(struct mc_engine *e, uint64_t batch, int timeout_ms,
 
 int mc_cancel(struct mc_engine *e, uint64_t batch)
 {
-	struct batch *b = batch_find(e, batch);
+	struct batch *b;
+	int r = batch_find(e, batch, &b);
 
-	if (!b)
-		return -ESTALE;
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&b->lock);
 	b->canceled = true;
 	pthread_mutex_unlock(&b->lock);
@@ -740,12 +746,12 @@ int mc_cancel(struct mc_engine *e, uint64_t batch)
 int mc_batch_req(struct mc_engine *e, uint64_t batch, int i,
 		 struct mc_result *out)
 {
-	struct batch *b = batch_find(e, batch);
+	struct batch *b;
 	struct breq *q;
-	int r = 0;
+	int r = batch_find(e, batch, &b);
 
-	if (!b)
-		return -ESTALE;
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&b->lock);
 	if (i < 0 || (uint32_t)i >= b->n_reqs) {
 		r = mc_err(-EINVAL, "request %d of a batch of %u", i,
@@ -770,10 +776,11 @@ int mc_batch_req(struct mc_engine *e, uint64_t batch, int i,
 
 int mc_batch_free(struct mc_engine *e, uint64_t batch)
 {
-	struct batch *b = batch_find(e, batch);
+	struct batch *b;
+	int r = batch_find(e, batch, &b);
 
-	if (!b)
-		return -ESTALE;
+	if (r < 0)
+		return r;
 	if (!batch_ended(b)) {
 		batch_put(b);
 		return mc_err(-EBUSY, "the batch has not ended: wait for it "
@@ -786,8 +793,10 @@ int mc_batch_free(struct mc_engine *e, uint64_t batch)
 
 int mc_completed(struct mc_engine *e, uint64_t *out, int max)
 {
-	int n = 0;
+	int n = 0, r = engine_check(e);
 
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&e->batch_lock);
 	while (n < max && e->completed) {
 		struct batch *b = e->completed;

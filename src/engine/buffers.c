@@ -248,8 +248,10 @@ int mc_buffer_free(struct mc_engine *e, void *addr)
 int mc_buffer_list(struct mc_engine *e, uint64_t skip,
 		   struct mc_buffer_info *out, int max)
 {
-	int n = 0;
+	int n = 0, r = engine_check(e);
 
+	if (r < 0)
+		return r;
 	pthread_rwlock_rdlock(&e->buffers.lock);
 	for (; n < max; n++) {
 		struct buffer *b;

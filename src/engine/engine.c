@@ -409,10 +409,10 @@ static void engine_stop(struct mc_engine *e)
 static void engine_free(struct mc_engine *e, bool in_child)
 {
 	buffers_fini(e, in_child);
-	munmap((void *)e->alive, 4096);
 	engine_free_options(&e->opts);
-	close(e->fd);
-	if (!in_child) {
+	if (in_child) {
+		engine_forget(e);
+	} else {
 		serving_fini(e);
 		batches_fini(e);
 		while (e->waiters) {
@@ -426,6 +426,8 @@ static void engine_free(struct mc_engine *e, bool in_child)
 		pthread_mutex_destroy(&e->peer_lock);
 		pthread_mutex_destroy(&e->batch_lock);
 	}
+	close(e->fd);
+	munmap((void *)e->alive, 4096);
 	free(e);
 }
 
@@ -486,7 +488,14 @@ int mc_engine_fd(const struct mc_engine *e)
 
 int mc_stats(struct mc_engine *e, struct mc_stats *out)
 {
-	*out = e->stats;
+	uint64_t *to = (void *)out;
+	int r = engine_check(e);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < sizeof(*out) / sizeof(*to); i++)
+		to[i] = __atomic_load_n((uint64_t *)(void *)&e->stats + i,
+					__ATOMIC_RELAXED);
 	if (e->server)
 		out->connections += mc_server_connections(e->server);
 	return 0;

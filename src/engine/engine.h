@@ -272,7 +272,7 @@ void batch_enter(struct batch *b);
 void batch_leave(struct batch *b);
 
 struct batch *batch_new(struct mc_engine *e);
-struct batch *batch_find(struct mc_engine *e, uint64_t id);
+int batch_find(struct mc_engine *e, uint64_t id, struct batch **out);
 void batch_put(struct batch *b);
 int batch_build(struct batch *b, const struct mc_req *reqs, int n);
 void batch_start(struct batch *b, bool async);
@@ -390,6 +390,9 @@ static inline void count(uint64_t *counter, uint64_t n)
 
 /* -EPERM in a process that only inherited @e by fork(). */
 int engine_check(const struct mc_engine *e);
+
+/* There: let go of what the fork copied (forked.c). */
+void engine_forget(struct mc_engine *e);
 uint64_t engine_deadline(const struct mc_engine *e, int timeout_ms);
 
 /* publish.c: the record in a registry, kept alive. */

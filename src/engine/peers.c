@@ -21,13 +21,14 @@ struct peer *peer_of(struct mc_engine *e, int segment)
 	return __atomic_load_n(&e->peers[segment], __ATOMIC_ACQUIRE);
 }
 
-static struct peer *peer_need(struct mc_engine *e, int segment)
+static int peer_need(struct mc_engine *e, int segment, struct peer **out)
 {
-	struct peer *p = peer_of(e, segment);
+	int r = engine_check(e);
 
-	if (!p)
-		mc_err(-EINVAL, "no segment %d is open", segment);
-	return p;
+	if (r < 0)
+		return r;
+	*out = peer_of(e, segment);
+	return *out ? 0 : mc_err(-EINVAL, "no segment %d is open", segment);
 }
 
 struct mc_peer peer_at(struct peer *p)
@@ -399,13 +400,15 @@ int mc_segment_open(struct mc_engine *e, const char *name, int timeout_ms)
 
 int mc_segment_close(struct mc_engine *e, int segment)
 {
-	struct peer *p = peer_need(e, segment);
-	int r = 0;
+	struct peer *p;
+	int r = peer_need(e, segment, &p);
 
-	if (!p)
-		return -EINVAL;
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&e->peer_lock);
-	if (__atomic_load_n(&p->batches, __ATOMIC_ACQUIRE))
+	if (e->peers[segment] != p)
+		r = mc_err(-EINVAL, "segment %d is being closed", segment);
+	else if (__atomic_load_n(&p->batches, __ATOMIC_ACQUIRE))
 		r = mc_err(-EBUSY, "%d batches to %s are in flight",
 			   p->batches, p->at.name);
 	else
@@ -421,12 +424,13 @@ int mc_segment_close(struct mc_engine *e, int segment)
 int mc_segment_stat(struct mc_engine *e, int segment,
 		    struct mc_segment_info *out)
 {
-	struct peer *p = peer_need(e, segment);
+	struct peer *p;
 	struct mc_peer at;
 	struct desc *d;
+	int r = peer_need(e, segment, &p);
 
-	if (!p)
-		return -EINVAL;
+	if (r < 0)
+		return r;
 	d = desc_get(p);
 	at = peer_at(p);
 	*out = (struct mc_segment_info){ .epoch = at.epoch };
@@ -443,13 +447,12 @@ int mc_segment_stat(struct mc_engine *e, int segment,
 int mc_segment_list(struct mc_engine *e, int segment, uint64_t skip,
 		    struct mc_buffer_info *out, int max)
 {
-	struct peer *p = peer_need(e, segment);
+	struct peer *p;
 	struct desc *d;
-	int n = 0, r;
+	int n = 0, r = peer_need(e, segment, &p);
 
-	if (!p)
-		return -EINVAL;
-	r = skip ? 0 : peer_refresh(p, engine_deadline(e, 0));
+	if (!r && !skip)
+		r = peer_refresh(p, engine_deadline(e, 0));
 	if (r < 0)
 		return r;
 	d = desc_get(p);
@@ -462,12 +465,12 @@ int mc_segment_list(struct mc_engine *e, int segment, uint64_t skip,
 int mc_probe(struct mc_engine *e, int segment, int timeout_ms, double *rtt_us)
 {
 	struct wire_call c = { .kind = WIRE_PING };
-	struct peer *p = peer_need(e, segment);
+	struct peer *p;
 	uint64_t start;
-	int r;
+	int r = peer_need(e, segment, &p);
 
-	if (!p)
-		return -EINVAL;
+	if (r < 0)
+		return r;
 	/* The first makes sure of the connection, the second is measured. */
 	for (int i = 0; i < 2; i++) {
 		start = mc_clock_ns();

@@ -459,8 +459,10 @@ static void rail_info(struct rail *r, struct mc_rail_info *out)
 int mc_rail_list(struct mc_engine *e, int skip, struct mc_rail_info *out,
 		 int max)
 {
-	int n = 0;
+	int n = 0, r = engine_check(e);
 
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&e->peer_lock);
 	for (int i = 0; i < e->n_peers; i++) {
 		struct peer *p = e->peers[i];

@@ -216,8 +216,11 @@ int mc_notify_send(struct mc_engine *e, int segment, const char *name,
 int mc_notify_next(struct mc_engine *e, struct mc_notify *out)
 {
 	struct serving *s = &e->serving;
+	int r = engine_check(e);
 	struct note *note;
 
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&s->lock);
 	note = s->notes;
 	if (note) {
@@ -248,6 +251,10 @@ void mc_notify_free(struct mc_notify *n)
 
 int mc_eval_allow(struct mc_engine *e, bool on)
 {
+	int r = engine_check(e);
+
+	if (r < 0)
+		return r;
 	if (on && !e->key.len)
 		return mc_err(-EPERM, "text from peers is evaluated only with "
 			      "a cluster key: set MOONCAKE_KEY_FILE");
@@ -294,7 +301,10 @@ int mc_eval_next(struct mc_engine *e, int timeout_ms, struct mc_eval *out)
 	struct timespec t = { until / 1000000000u, until % 1000000000u };
 	struct serving *s = &e->serving;
 	struct question *q;
+	int r = engine_check(e);
 
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&s->lock);
 	while (!s->waiting && timeout_ms &&
 	       !pthread_cond_clockwait(&s->asked, &s->lock, CLOCK_MONOTONIC,
@@ -318,7 +328,10 @@ int mc_eval_reply(struct mc_engine *e, uint64_t id, int status,
 {
 	struct serving *s = &e->serving;
 	struct question **at, *q;
+	int r = engine_check(e);
 
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&s->lock);
 	for (at = &s->answering; *at && (*at)->q.id != id; at = &(*at)->next)
 		;
@@ -338,10 +351,13 @@ int64_t mc_eval_send(struct mc_engine *e, int segment, const char *text,
 		     uint32_t len, int timeout_ms, char *out, uint32_t size)
 {
 	struct wire_call c = { .kind = WIRE_EVAL, .msg = text, .len = len };
-	struct peer *p = peer_of(e, segment);
+	struct peer *p;
 	int64_t n;
-	int r;
+	int r = engine_check(e);
 
+	if (r < 0)
+		return r;
+	p = peer_of(e, segment);
 	if (!p)
 		return mc_err(-EINVAL, "no segment %d is open", segment);
 	r = peer_call(p, &c, false, engine_deadline(e, timeout_ms));
@@ -419,7 +435,7 @@ void serving_fini(struct mc_engine *e)
 {
 	struct mc_notify n;
 
-	while (mc_notify_next(e, &n))
+	while (mc_notify_next(e, &n) > 0)
 		mc_notify_free(&n);
 	questions_free(e->serving.waiting);
 	questions_free(e->serving.answering);

@@ -848,6 +848,34 @@ static void serve_unlisten(struct mc_server *s, struct mc_event *ev)
 }
 
 /* The workers have been stopped. */
+static void serve_forget(struct mc_event *ev)
+{
+	if (ev->fd >= 0)
+		close(ev->fd);
+}
+
+/* Of its locks, any may be held by a thread that is not here. */
+void mc_server_forget(struct mc_server *s)
+{
+	if (!s)
+		return;
+	serve_forget(&s->tcp);
+	serve_forget(&s->local);
+	serve_forget(&s->timer);
+	close(s->spare_fd);
+	while (s->conns) {
+		struct serve_conn *c = s->conns;
+
+		s->conns = c->next;
+		mc_stream_fini(&c->s);
+		free(c->control);
+		free(c->pieces);
+		free(c->rx.buf);
+		free(c);
+	}
+	free(s);
+}
+
 void mc_server_close(struct mc_server *s)
 {
 	if (!s)

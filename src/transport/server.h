@@ -19,6 +19,9 @@ int mc_server_open(struct mc_server **out, struct mc_host *h,
 		   const char *unix_name);
 int mc_server_start(struct mc_server *s);
 void mc_server_close(struct mc_server *s);
+
+/* In a child made by fork(): close and free the copy, touch nothing else. */
+void mc_server_forget(struct mc_server *s);
 const char *mc_server_addr(const struct mc_server *s);
 int mc_server_connections(struct mc_server *s);
 
