@@ -50,8 +50,28 @@ static double spray_finish(const struct rail *r, const struct slice *s)
 	return weight > 0 ? t / weight : 1e15;
 }
 
-/* Under the peer's lock; NULL: none has room now. */
-static struct epath *spray_choose(struct peer *p, const struct slice *s)
+/* One of weight 0 is for when there is no other. */
+static bool spray_weighs(const struct rail *r, const struct slice *s)
+{
+	return !s->batch->weighted || s->batch->weights[r->id] > 0;
+}
+
+/* Is one that weighs something full, or still to be tried? */
+static bool spray_patient(struct peer *p, const struct slice *s)
+{
+	for (int i = 0; i < p->n_rails; i++) {
+		struct rail *r = p->rails[i];
+
+		if (spray_weighs(r, s) && !(rail_copies(r) && s->no_copy) &&
+		    (r->state == MC_RAIL_NEW || r->connecting ||
+		     (r->state == MC_RAIL_UP && r->n_paths)))
+			return true;
+	}
+	return false;
+}
+
+static struct epath *spray_best(struct peer *p, const struct slice *s,
+				bool weighs)
 {
 	struct epath *best = NULL;
 	double first = 0;
@@ -61,14 +81,14 @@ static struct epath *spray_choose(struct peer *p, const struct slice *s)
 		struct epath *ep;
 		double t;
 
-		if (r->state != MC_RAIL_UP || (rail_copies(r) && s->no_copy))
+		if (r->state != MC_RAIL_UP || (rail_copies(r) && s->no_copy) ||
+		    spray_weighs(r, s) != weighs)
 			continue;
 		ep = rail_copies(r) ? (r->n_paths ? r->paths[0] : NULL) :
 		     spray_path(r);
 		if (!ep)
 			continue;
-		if (rail_copies(r) && !(s->tried & 1u << r->index) &&
-		    (!s->batch->weighted || s->batch->weights[r->id] > 0))
+		if (rail_copies(r) && !(s->tried & 1u << r->index) && weighs)
 			return ep;
 		t = spray_finish(r, s);
 		if (!best || t < first) {
@@ -77,6 +97,16 @@ static struct epath *spray_choose(struct peer *p, const struct slice *s)
 		}
 	}
 	return best;
+}
+
+/* Under the peer's lock; NULL: none has room now. */
+static struct epath *spray_choose(struct peer *p, const struct slice *s)
+{
+	struct epath *best = spray_best(p, s, true);
+
+	if (best || !s->batch->weighted || spray_patient(p, s))
+		return best;
+	return spray_best(p, s, false);
 }
 
 /* Rails that are not up and could help: those never tried if none is up, those
