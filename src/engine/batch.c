@@ -181,12 +181,13 @@ static int batch_add_piece(struct batch *b, const struct mc_piece *piece,
 			   uint32_t req)
 {
 	uint32_t cap = b->cap_pieces;
-	int r = batch_grow(&b->pieces, &b->cap_pieces, b->n_pieces + 1,
-			   sizeof(*b->pieces));
+	int r = batch_grow(&b->piece_req, &cap, b->n_pieces + 1,
+			   sizeof(*b->piece_req));
 
+	/* What says how large both are comes last. */
 	if (!r)
-		r = batch_grow(&b->piece_req, &cap, b->n_pieces + 1,
-			       sizeof(*b->piece_req));
+		r = batch_grow(&b->pieces, &b->cap_pieces, b->n_pieces + 1,
+			       sizeof(*b->pieces));
 	if (r < 0)
 		return r;
 	b->pieces[b->n_pieces] = *piece;
@@ -489,13 +490,19 @@ static void batch_notify_task(void *arg)
 /* Its last slice has an outcome. */
 static void batch_drained(struct batch *b)
 {
+	int r;
+
 	if (!b->notify_peer || b->err) {
 		batch_end(b);
 		return;
 	}
 	if (b->async) {
-		if (mc_tasks_run(&b->e->tasks, batch_notify_task, b) < 0)
+		r = mc_tasks_run(&b->e->tasks, batch_notify_task, b);
+		/* Once it runs, the batch may be gone. */
+		if (r < 0) {
+			b->err = r;
 			batch_end(b);
+		}
 		return;
 	}
 	/* The waiting thread does it: it has nothing better to do. */

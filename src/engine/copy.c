@@ -98,6 +98,17 @@ static int copy_add(struct copy *c, const struct split *s,
 	return 0;
 }
 
+static uint64_t copy_len(const struct mc_req *q)
+{
+	uint64_t len = 0;
+
+	if (!q->locals)
+		return q->len;
+	for (uint32_t i = 0; i < q->n_locals; i++)
+		len += q->locals[i].len;
+	return len;
+}
+
 /* Copies what it can: returns how many of the requests are done, from the
  * first, or -errno for one that is wrong. Parts of the next one may have been
  * copied, which does no harm: it is done again. */
@@ -130,7 +141,7 @@ static int copy_requests(struct mc_engine *e, const struct mc_req *reqs,
 	 * the batch. */
 	*bytes = 0;
 	for (int i = 0; i < done; i++)
-		*bytes += reqs[i].locals ? 0 : reqs[i].len;
+		*bytes += copy_len(&reqs[i]);
 	if (done == n)
 		*bytes = c.bytes;
 	return r < 0 ? r : done;

@@ -425,6 +425,8 @@ static struct waiter *waiter_get(struct mc_engine *e)
 
 static void waiter_put(struct mc_engine *e, struct waiter *w)
 {
+	if (w->fd < 0)
+		return;
 	pthread_mutex_lock(&e->batch_lock);
 	w->next = e->waiters;
 	e->waiters = w;
@@ -569,13 +571,15 @@ int drive_wait(struct batch *b, uint64_t until_ns)
 	struct mc_engine *e = b->e;
 	uint64_t now, next = 0;
 	bool first = !b->async;
-	struct waiter *w;
+	struct waiter deaf = { .fd = -1 }, *w;
 
 	if (batch_ended(b))
 		return 0;
+	/* Out of memory or descriptors: what is in flight has to be waited for
+	 * all the same, so look again every tick. */
 	w = waiter_get(e);
 	if (!w)
-		return mc_err(-ENOMEM, "cannot wait: no memory or descriptors");
+		w = &deaf;
 	if (!waiter_add(b, w)) {
 		waiter_put(e, w);
 		return 0;

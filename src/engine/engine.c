@@ -395,6 +395,10 @@ static void engine_stop(struct mc_engine *e)
 	for (int i = 0; i < e->n_peers; i++)
 		if (e->peers[i])
 			peer_close(e->peers[i]);
+	/* Workers that saw it unset are done with the tasks after a round. */
+	__atomic_store_n(&e->closing, true, __ATOMIC_RELEASE);
+	for (int i = 0; i < e->n_loops; i++)
+		mc_loop_pass(&e->loops[i]);
 	if (e->opts.workers && e->tasks.max)
 		mc_tasks_close(&e->tasks);
 	for (int i = 0; i < e->n_loops; i++)

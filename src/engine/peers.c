@@ -264,10 +264,25 @@ static int peer_resolve(struct peer *p)
 	return 0;
 }
 
+/* No one is there: a registry may know where it went. */
+static bool peer_went(struct peer *p)
+{
+	struct mc_peer was = peer_at(p);
+	char why[MC_WHY_MAX];
+
+	mc_copy(why, mc_errmsg());
+	if (!peer_resolve(p) && strcmp(was.addr, peer_at(p).addr))
+		return true;
+	mc_err(-ECONNREFUSED, "%s", why);
+	return false;
+}
+
 int peer_refresh(struct peer *p, uint64_t deadline_ns)
 {
 	int r = peer_describe(p, deadline_ns);
 
+	if (r == -ECONNREFUSED && peer_went(p))
+		r = peer_describe(p, deadline_ns);
 	if (r != -ESTALE)
 		return r;
 	peer_restarted(p);

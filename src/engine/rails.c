@@ -7,11 +7,13 @@
 #include "engine.h"
 
 #include <sys/epoll.h>
+#include <unistd.h>
 
 enum {
 	RAIL_BACKOFF_MS = 20,		/* doubles up to */
 	RAIL_BACKOFF_MAX_MS = 1000,
 	RAIL_CONNECT_MS = 500,
+	RAIL_LOOK_US = 100,
 	RAIL_FENCE_MS = 300,		/* for the peer's word on its end */
 };
 
@@ -136,14 +138,34 @@ static void path_end(struct epath *ep, uint64_t fence_ms)
 	path_put(ep);
 }
 
+/* Without the peer's lock: as of now. */
+static int rail_paths(const struct rail *r)
+{
+	return __atomic_load_n(&r->n_paths, __ATOMIC_RELAXED);
+}
+
+static int rail_streams(const struct rail *r)
+{
+	return rail_copies(r) ? 1 : mc_min(r->peer->e->opts.streams,
+					   ENGINE_PATHS);
+}
+
 static void path_fail_task(void *arg)
 {
 	struct epath *ep = arg;
-	struct peer *p = ep->rail->peer;
+	struct rail *r = ep->rail;
+	struct peer *p = r->peer;
 
 	/* Keeps the peer: slices of the path count as its batches until they
 	 * have ended, and closing a segment waits for tasks. */
 	path_end(ep, RAIL_FENCE_MS);
+	/* A rail that is up with fewer paths than it is to have gets one more;
+	 * one that has none is tried when it is wanted. */
+	pthread_mutex_lock(&p->lock);
+	if (!p->closing && !r->connecting && r->state == MC_RAIL_UP &&
+	    r->n_paths && r->n_paths < rail_streams(r))
+		rail_connect(r);
+	pthread_mutex_unlock(&p->lock);
 	spray_pump(p, NULL);
 	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
 }
@@ -157,8 +179,11 @@ static bool path_detach(struct epath *ep)
 		return false;
 	ep->dead = true;
 	for (int i = 0; i < r->n_paths; i++)
-		if (r->paths[i] == ep)
-			r->paths[i] = r->paths[--r->n_paths];
+		if (r->paths[i] == ep) {
+			r->paths[i] = r->paths[r->n_paths - 1];
+			__atomic_store_n(&r->n_paths, r->n_paths - 1,
+					 __ATOMIC_RELAXED);
+		}
 	return true;
 }
 
@@ -188,15 +213,14 @@ void path_fail(struct epath *ep, const char *why)
 
 /* ---- connecting ----------------------------------------------------- */
 
-static int path_watch(struct epath *ep)
+static int path_watch(struct epath *ep, int n)
 {
 	struct mc_engine *e = ep->rail->peer->e;
 
 	if (ep->p->fd < 0 || rail_copies(ep->rail))
 		return 0;
 	ep->ev = (struct mc_event){ drive_on_event, ep->p->fd };
-	ep->loop = &e->loops[(ep->rail->peer->id + ep->rail->n_paths) %
-			     e->n_loops];
+	ep->loop = &e->loops[(ep->rail->peer->id + n) % e->n_loops];
 	/* Armed when something is posted; until then it only says so if the
 	 * peer hangs up. */
 	return mc_loop_add(ep->loop, &ep->ev, EPOLLRDHUP | EPOLLONESHOT);
@@ -207,14 +231,20 @@ static int path_connect(struct rail *r, uint64_t deadline_ns)
 	struct peer *p = r->peer;
 	struct mc_peer at = peer_at(p);
 	struct epath *ep = calloc(1, sizeof(*ep));
+	bool current, dead;
 	int err;
 
 	if (!ep)
 		return mc_err(-ENOMEM, "out of memory");
+	if (!at.epoch) {
+		free(ep);
+		return mc_err(-ESTALE, "%s was restarted and has not been "
+			      "asked yet", at.name);
+	}
 	if (r->remote_addr[0] && !rail_copies(r))
 		mc_copy(at.addr, r->remote_addr);
 	ep->rail = r;
-	ep->refs = 1;
+	ep->refs = 2;			/* the rail's, and ours for now */
 	ep->seen_ns = mc_clock_ns();
 	err = r->t->connect(r->ctx, &at, r->dev, deadline_ns, &ep->p);
 	if (err < 0) {
@@ -222,7 +252,7 @@ static int path_connect(struct rail *r, uint64_t deadline_ns)
 		return err;
 	}
 	ep->p->transport = r->t;
-	err = path_watch(ep);
+	err = path_watch(ep, rail_paths(r));
 	if (err < 0) {
 		r->t->disconnect(ep->p);
 		free(ep);
@@ -231,17 +261,25 @@ static int path_connect(struct rail *r, uint64_t deadline_ns)
 	count(&p->e->stats.connections, 1);
 	count(&r->connects, 1);
 	pthread_mutex_lock(&p->lock);
-	r->paths[r->n_paths++] = ep;
-	r->state = MC_RAIL_UP;
-	r->backoff_ns = 0;
+	/* A path holds for the epoch it was made for; and its worker may have
+	 * seen the peer hang up by now. */
+	current = p->at.epoch == at.epoch;
+	dead = ep->dead;
+	if (current && !dead) {
+		__atomic_store_n(&r->n_paths, r->n_paths + 1,
+				 __ATOMIC_RELAXED);
+		r->paths[r->n_paths - 1] = ep;
+		r->state = MC_RAIL_UP;
+		r->backoff_ns = 0;
+	}
 	pthread_mutex_unlock(&p->lock);
-	return 0;
-}
-
-static int rail_streams(const struct rail *r)
-{
-	return rail_copies(r) ? 1 : mc_min(r->peer->e->opts.streams,
-					   ENGINE_PATHS);
+	if (!current || dead)
+		path_fail(ep, current ? "closed by the peer" :
+			  "the peer was restarted");
+	path_put(ep);
+	return !current ? mc_err(-ESTALE, "%s was restarted", at.name) :
+	       dead ? mc_err(-ECONNRESET, "%s: closed by the peer", at.name) :
+	       0;
 }
 
 /* Was the peer restarted? Then what is under way is for the old one, and fails;
@@ -264,12 +302,12 @@ static int rail_connect_now(struct rail *r, uint64_t deadline_ns)
 {
 	int err = 0;
 
-	while (!err && r->n_paths < rail_streams(r))
+	while (!err && rail_paths(r) < rail_streams(r))
 		err = path_connect(r, deadline_ns);
-	if (err < 0 && err != -EOPNOTSUPP && !r->n_paths &&
+	if (err < 0 && err != -EOPNOTSUPP && !rail_paths(r) &&
 	    peer_moved(r->peer, deadline_ns))
 		err = path_connect(r, deadline_ns);
-	if (r->n_paths)
+	if (rail_paths(r))
 		return 0;
 	if (err < 0)
 		rail_error(r, err, mc_errmsg());
@@ -420,7 +458,7 @@ bool rails_end(struct peer *p)
 	pthread_mutex_unlock(&p->lock);
 	rails_fail(p, false, "the segment was closed");
 	while (__atomic_load_n(&p->tasks, __ATOMIC_ACQUIRE))
-		sched_yield();
+		usleep(RAIL_LOOK_US);
 	pthread_mutex_lock(&p->lock);
 	for (int i = 0; i < p->n_rails; i++)
 		any |= p->rails[i]->n_paths;
@@ -436,24 +474,35 @@ void rails_free(struct peer *p)
 
 /* ---- for users ------------------------------------------------------ */
 
+/* Figures that other threads count on meanwhile. */
+static uint64_t rail_figure(const uint64_t *n)
+{
+	return __atomic_load_n(n, __ATOMIC_RELAXED);
+}
+
+/* Under the peer's lock. */
 static void rail_info(struct rail *r, struct mc_rail_info *out)
 {
 	*out = (struct mc_rail_info){
 		.state = r->state, .segment = r->peer->id,
-		.bytes_read = r->bytes[MC_READ],
-		.bytes_written = r->bytes[MC_WRITE],
-		.slices = r->slices, .errors = r->errors,
-		.local_errors = r->local_errors, .connects = r->connects,
-		.inflight = r->inflight, .bw = r->bw,
-		.latency_us = r->latency_ns / 1e3,
+		.bytes_read = rail_figure(&r->bytes[MC_READ]),
+		.bytes_written = rail_figure(&r->bytes[MC_WRITE]),
+		.slices = rail_figure(&r->slices),
+		.errors = rail_figure(&r->errors),
+		.local_errors = rail_figure(&r->local_errors),
+		.connects = rail_figure(&r->connects),
+		.inflight = rail_figure(&r->inflight),
+		.bw = rail_figure(&r->bw),
+		.latency_us = rail_figure(&r->latency_ns) / 1e3,
 	};
+	for (int i = 0; i < MC_HIST_BUCKETS; i++)
+		out->hist[i] = rail_figure(&r->hist[i]);
 	mc_copy(out->peer, r->peer->at.name);
 	mc_copy(out->transport, r->t->name);
 	mc_copy(out->local_dev, r->local_dev);
 	mc_copy(out->remote_dev, r->remote_addr[0] ? r->remote_addr :
 		r->peer->at.addr);
 	mc_copy(out->why, r->why);
-	memcpy(out->hist, r->hist, sizeof(out->hist));
 }
 
 int mc_rail_list(struct mc_engine *e, int skip, struct mc_rail_info *out,

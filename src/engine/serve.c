@@ -135,8 +135,13 @@ static void serve_handshake(struct mc_engine *e, uint64_t conn, uint64_t id,
 	mc_copy(h->transport, msg);
 	h->hello.len = len - n;
 	memcpy(h->hello.data, msg + n, len - n);
-	if (mc_tasks_run(&e->tasks, handshake_task, h) < 0)
+	/* Once it is set, the tasks may be gone: see engine_stop(). */
+	if (__atomic_load_n(&e->closing, __ATOMIC_ACQUIRE) ||
+	    mc_tasks_run(&e->tasks, handshake_task, h) < 0) {
 		free(h);
+		mc_err(-ESHUTDOWN, "the engine is closing");
+		serve_refuse_control(e, conn, id, -ESHUTDOWN);
+	}
 }
 
 /* ---- notifications -------------------------------------------------- */

@@ -272,8 +272,11 @@ static enum spray_fate spray_next(struct peer *p, struct slice **out)
 		*out = spray_pop(p);
 		return SPRAY_EXPIRED;
 	}
-	if (!p->at.epoch)
+	/* Restarted, and not asked yet: whoever connects asks. */
+	if (!p->at.epoch) {
+		spray_want(p);
 		return SPRAY_WAIT;
+	}
 	if (s->epoch != p->at.epoch) {
 		*out = spray_pop(p);
 		return SPRAY_STALE;
