@@ -17,13 +17,13 @@ FLAGS_tsan = -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 # Instrumented code makes gcc see what is not there.
 WARN = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla $(if $(filter asan \
 	tsan,$(VARIANT)),-Wno-maybe-uninitialized -Wno-format-truncation)
-PKG := luajit json-c libevent libcurl openssl libedit
+PKG := luajit json-c libevent openssl libedit
 CPPFLAGS_ALL := -I. -D_GNU_SOURCE $(filter-out -D_GNU_SOURCE,$(shell \
 	pkg-config --cflags $(PKG) 2>/dev/null)) $(CPPFLAGS)
 CFLAGS_ALL = -std=gnu11 $(WARN) -fPIC -fvisibility=hidden -pthread \
 	$(FLAGS_$(VARIANT)) $(CFLAGS)
 # What sources of the core stand on, what else the library does, the command.
-CORE_LIBS := -ljson-c -lcurl -lnuma -lssl -lcrypto -lpthread -ldl
+CORE_LIBS := -ljson-c -lnuma -lssl -lcrypto -lpthread -ldl
 LIB_LIBS := -levent -levent_pthreads $(CORE_LIBS)
 CMD_LIBS := $(or $(shell pkg-config --libs luajit 2>/dev/null),-lluajit-5.1) \
 	-ledit $(LIB_LIBS) -lm

@@ -16,15 +16,14 @@
  * A server without the first header would take a conditional PUT for a plain
  * one, so conditions are sent only to one that has shown it.
  */
+#include "curl.h"
 #include "registry.h"
 
 #include "../base/err.h"
 #include "../base/util.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdlib.h>
 
 enum {
@@ -62,13 +61,7 @@ struct http_call {
 	char why[CURL_ERROR_SIZE];
 };
 
-static pthread_once_t http_once = PTHREAD_ONCE_INIT;
-static CURLcode http_ready;
-
-static void http_global_init(void)
-{
-	http_ready = curl_global_init(CURL_GLOBAL_DEFAULT);
-}
+static const struct mc_curl *http_curl;	/* once a registry is open */
 
 /* ---- open and close ---------------------------------------------------- */
 
@@ -76,7 +69,7 @@ static char *http_part(CURLU *u, CURLUPart part)
 {
 	char *s = NULL;
 
-	return curl_url_get(u, part, &s, 0) ? NULL : s;
+	return http_curl->url_get(u, part, &s, 0) ? NULL : s;
 }
 
 /* How messages name the server: no user, no password, no query. */
@@ -90,22 +83,22 @@ static int http_show(CURLU *u, char **shown)
 		asprintf(shown, "%s://%.100s%s%.5s%.80s", scheme, host,
 			 port ? ":" : "", port ? port : "", path) : -1;
 
-	curl_free(scheme);
-	curl_free(host);
-	curl_free(port);
-	curl_free(path);
+	http_curl->free(scheme);
+	http_curl->free(host);
+	http_curl->free(port);
+	http_curl->free(path);
 	return n < 0 ? mc_err(-ENOMEM, "out of memory") : 0;
 }
 
 /* "http://host:port" means the path that metadata servers have. */
 static CURLUcode http_complete(CURLU *u, const char *url)
 {
-	CURLUcode r = curl_url_set(u, CURLUPART_URL, url, 0);
+	CURLUcode r = http_curl->url_set(u, CURLUPART_URL, url, 0);
 	const char *host = strstr(url, "://") + 3;
 
 	if (!r && !host[strcspn(host, "/?#")])
-		r = curl_url_set(u, CURLUPART_PATH, "/metadata", 0);
-	return r ? r : curl_url_set(u, CURLUPART_FRAGMENT, NULL, 0);
+		r = http_curl->url_set(u, CURLUPART_PATH, "/metadata", 0);
+	return r ? r : http_curl->url_set(u, CURLUPART_FRAGMENT, NULL, 0);
 }
 
 static int http_base(struct http *h, CURLU *u)
@@ -114,7 +107,7 @@ static int http_base(struct http *h, CURLU *u)
 	int n = full ? asprintf(&h->base, "%s%c", full,
 				strchr(full, '?') ? '&' : '?') : -1;
 
-	curl_free(full);
+	http_curl->free(full);
 	if (n < 0) {
 		h->base = NULL;
 		return mc_err(-ENOMEM, "out of memory");
@@ -124,7 +117,7 @@ static int http_base(struct http *h, CURLU *u)
 
 static int http_address(struct http *h, const char *url)
 {
-	CURLU *u = curl_url();
+	CURLU *u = http_curl->url();
 	CURLUcode c;
 	int r;
 
@@ -141,7 +134,7 @@ static int http_address(struct http *h, const char *url)
 		r = http_show(u, &h->shown);
 	if (!r)
 		r = http_base(h, u);
-	curl_url_cleanup(u);
+	http_curl->url_cleanup(u);
 	return r;
 }
 
@@ -151,7 +144,7 @@ static void http_close(void *ctx)
 
 	if (!h)
 		return;
-	curl_easy_cleanup(h->curl);
+	http_curl->easy_cleanup(h->curl);
 	free(h->base);
 	free(h->shown);
 	free(h);
@@ -160,20 +153,21 @@ static void http_close(void *ctx)
 static int http_open(void **ctx, const char *url,
 		     const struct mc_registry_times *times)
 {
+	const struct mc_curl *curl = mc_curl_get();
 	struct http *h;
 	int r;
 
-	pthread_once(&http_once, http_global_init);
-	if (http_ready)
-		return mc_err(-EIO, "registry: libcurl does not start: %s",
-			      curl_easy_strerror(http_ready));
+	if (!curl)
+		return -EOPNOTSUPP;
+	/* The same for every thread that comes here. */
+	__atomic_store_n(&http_curl, curl, __ATOMIC_RELEASE);
 	h = calloc(1, sizeof(*h));
 	if (!h)
 		return mc_err(-ENOMEM, "out of memory");
 	h->times = times;
 	r = http_address(h, url);
 	if (!r) {
-		h->curl = curl_easy_init();
+		h->curl = http_curl->easy_init();
 		if (!h->curl)
 			r = mc_err(-ENOMEM, "out of memory");
 	}
@@ -244,7 +238,7 @@ static int http_add_header(struct http *h, struct http_call *c,
 	char line[64];
 
 	snprintf(line, sizeof(line), "%s: %" PRIu64, name, value);
-	grown = curl_slist_append(c->headers, line);
+	grown = http_curl->slist_append(c->headers, line);
 	if (!grown)
 		return http_out_of_memory(h, c);
 	c->headers = grown;
@@ -288,10 +282,10 @@ static int http_failed(struct http *h, struct http_call *c, CURLcode code)
 			      HTTP_ANSWER_MAX);
 	if (code == CURLE_WRITE_ERROR)
 		return http_out_of_memory(h, c);
-	curl_easy_getinfo(h->curl, CURLINFO_OS_ERRNO, &os_errno);
+	http_curl->easy_getinfo(h->curl, CURLINFO_OS_ERRNO, &os_errno);
 	return mc_err(http_errno(code, os_errno), "registry %s: %s '%.80s': %s",
 		      h->shown, c->what, c->key,
-		      c->why[0] ? c->why : curl_easy_strerror(code));
+		      c->why[0] ? c->why : http_curl->easy_strerror(code));
 }
 
 static int http_status_errno(long status)
@@ -362,7 +356,7 @@ static int http_set_url(struct http *h, struct http_call *c)
 		     !strcmp(c->what, "list") || !strcmp(c->what, "watch") ?
 		     "prefix=" : "key=", h->escaped, c->query) < 0)
 		return http_out_of_memory(h, c);
-	r = curl_easy_setopt(h->curl, CURLOPT_URL, url);
+	r = http_curl->easy_setopt(h->curl, CURLOPT_URL, url);
 	free(url);
 	return r ? http_out_of_memory(h, c) : 0;
 }
@@ -371,28 +365,28 @@ static void http_set_options(struct http *h, struct http_call *c)
 {
 	CURL *q = h->curl;
 
-	curl_easy_setopt(q, CURLOPT_CUSTOMREQUEST, c->method);
+	http_curl->easy_setopt(q, CURLOPT_CUSTOMREQUEST, c->method);
 	if (c->body) {
-		curl_easy_setopt(q, CURLOPT_POSTFIELDSIZE_LARGE,
+		http_curl->easy_setopt(q, CURLOPT_POSTFIELDSIZE_LARGE,
 				 (curl_off_t)c->len);
-		curl_easy_setopt(q, CURLOPT_POSTFIELDS, c->body);
-		curl_easy_setopt(q, CURLOPT_EXPECT_100_TIMEOUT_MS,
+		http_curl->easy_setopt(q, CURLOPT_POSTFIELDS, c->body);
+		http_curl->easy_setopt(q, CURLOPT_EXPECT_100_TIMEOUT_MS,
 				 (long)HTTP_EXPECT_MS);
 	}
-	curl_easy_setopt(q, CURLOPT_HTTPHEADER, c->headers);
-	curl_easy_setopt(q, CURLOPT_WRITEFUNCTION, http_on_body);
-	curl_easy_setopt(q, CURLOPT_WRITEDATA, c);
-	curl_easy_setopt(q, CURLOPT_HEADERFUNCTION, http_on_header);
-	curl_easy_setopt(q, CURLOPT_HEADERDATA, c);
-	curl_easy_setopt(q, CURLOPT_ERRORBUFFER, c->why);
-	curl_easy_setopt(q, CURLOPT_USERAGENT, "mooncake");
+	http_curl->easy_setopt(q, CURLOPT_HTTPHEADER, c->headers);
+	http_curl->easy_setopt(q, CURLOPT_WRITEFUNCTION, http_on_body);
+	http_curl->easy_setopt(q, CURLOPT_WRITEDATA, c);
+	http_curl->easy_setopt(q, CURLOPT_HEADERFUNCTION, http_on_header);
+	http_curl->easy_setopt(q, CURLOPT_HEADERDATA, c);
+	http_curl->easy_setopt(q, CURLOPT_ERRORBUFFER, c->why);
+	http_curl->easy_setopt(q, CURLOPT_USERAGENT, "mooncake");
 	/* No signals in other people's processes, and no proxy from the
 	 * environment between the nodes of a cluster. */
-	curl_easy_setopt(q, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(q, CURLOPT_NOPROXY, "*");
-	curl_easy_setopt(q, CURLOPT_CONNECTTIMEOUT_MS,
+	http_curl->easy_setopt(q, CURLOPT_NOSIGNAL, 1L);
+	http_curl->easy_setopt(q, CURLOPT_NOPROXY, "*");
+	http_curl->easy_setopt(q, CURLOPT_CONNECTTIMEOUT_MS,
 			 (long)h->times->connect_ms);
-	curl_easy_setopt(q, CURLOPT_TIMEOUT_MS,
+	http_curl->easy_setopt(q, CURLOPT_TIMEOUT_MS,
 			 (long)h->times->total_ms + c->wait_ms);
 }
 
@@ -401,16 +395,16 @@ static int http_send(struct http *h, struct http_call *c)
 	CURLcode code;
 	int r;
 
-	curl_easy_reset(h->curl);	/* connections stay open */
+	http_curl->easy_reset(h->curl);	/* connections stay open */
 	r = http_set_url(h, c);
 	if (r < 0)
 		return r;
 	http_set_options(h, c);
-	code = curl_easy_perform(h->curl);
+	code = http_curl->easy_perform(h->curl);
 	h->ours = !code && c->ours;
 	if (code)
 		return http_failed(h, c, code);
-	curl_easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &c->status);
+	http_curl->easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &c->status);
 	return c->status == 200 ? 0 : http_refused(h, c);
 }
 
@@ -421,7 +415,7 @@ static int http_call(struct http *h, struct http_call *c)
 	if (!c->answer)
 		c->answer = &c->scrap;
 	r = http_send(h, c);
-	curl_slist_free_all(c->headers);
+	http_curl->slist_free_all(c->headers);
 	free(c->scrap.data);
 	c->headers = NULL;
 	c->scrap = (struct mc_registry_text){ 0 };
@@ -475,7 +469,7 @@ static int http_change(struct http *h, struct http_call *c, int ttl_ms,
 	if (!r && ttl_ms)
 		r = http_add_header(h, c, "Mooncake-TTL", ttl_ms);
 	if (r < 0) {
-		curl_slist_free_all(c->headers);
+		http_curl->slist_free_all(c->headers);
 		return r;
 	}
 	r = http_call(h, c);
@@ -493,7 +487,8 @@ static int http_put(void *ctx, const char *key, const void *value, size_t len,
 		.body = len ? value : "", .len = len,
 	};
 
-	c.headers = curl_slist_append(NULL, "Content-Type: application/json");
+	c.headers = http_curl->slist_append(NULL, "Content-Type: "
+					    "application/json");
 	if (!c.headers)
 		return http_out_of_memory(ctx, &c);
 	return http_change(ctx, &c, ttl_ms, version);
