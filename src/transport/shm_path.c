@@ -85,10 +85,11 @@ static bool shm_admitted(struct shm_path *p)
 static void shm_leave(struct shm_copying *c)
 {
 	struct mc_slot *own = &c->p->slots.slot[c->slot];
+	uint64_t seq = __atomic_load_n(&own->seq, __ATOMIC_RELAXED);
 
 	if (c->streamed)
 		bytes_fence();
-	__atomic_store_n(&c->p->shared->slot[c->slot].seq, own->seq + 1,
+	__atomic_store_n(&c->p->shared->slot[c->slot].seq, seq + 1,
 			 __ATOMIC_RELEASE);
 	mc_slot_leave(own);
 }
@@ -117,7 +118,8 @@ static int shm_step(struct shm_copying *c)
 	if (c->streamed)
 		bytes_fence();
 	mc_slot_step(own);
-	__atomic_store_n(&c->p->shared->slot[c->slot].seq, own->seq,
+	__atomic_store_n(&c->p->shared->slot[c->slot].seq,
+			 __atomic_load_n(&own->seq, __ATOMIC_RELAXED),
 			 __ATOMIC_SEQ_CST);
 	c->room = MC_SLOT_BYTES;
 	c->window++;
