@@ -30,10 +30,11 @@ enum { ROUNDS_MAX = 1 << 30, SLACK_MS = 1000, AT_ONCE = 16, KILLS = 20 };
 /* It does not see how memfd_create(), fcntl() and SCM_RIGHTS make descriptors:
  * a number that another engine of this process used before seems to be shared
  * with it when it is closed. */
+__attribute__((visibility("default")))
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
-	return "race:^close$\n";
+	return "race:interceptor_close\n";
 }
 #endif
 
