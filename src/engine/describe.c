@@ -70,8 +70,8 @@ static int desc_compare_addr(const void *a, const void *b)
 	return x->addr < y->addr ? -1 : x->addr > y->addr;
 }
 
-/* Everything a peer says is checked: sizes add up, strings end, ranges do not
- * wrap. */
+/* Everything a peer says is checked: sizes add up, strings end, and ranges
+ * neither wrap nor overlap (desc_check()). */
 static int desc_parse(const void *msg, uint32_t len, struct describe_head *h)
 {
 	uint64_t need;
@@ -121,6 +121,21 @@ static void desc_fill(struct desc *d, const struct desc *old,
 	}
 }
 
+/* By address, so that each ends before the next one begins. */
+static int desc_check(const struct desc *d)
+{
+	for (uint64_t i = 0; i < d->n; i++) {
+		const struct mc_buffer_info *b = &d->buf[i];
+
+		if (!b->len || b->len - 1 > UINT64_MAX - b->addr ||
+		    (i + 1 < d->n && b[1].addr - b->addr < b->len))
+			return mc_err(-EPROTO, "malformed descriptor: buffer "
+				      "%u at %#llx is empty, wraps or overlaps",
+				      b->id, (long long)b->addr);
+	}
+	return 0;
+}
+
 int desc_merge(const struct desc *old, uint64_t epoch, const void *msg,
 	       uint32_t len, struct desc **out, char addrs[4][MC_ADDR_MAX],
 	       int *n_addrs)
@@ -154,6 +169,11 @@ int desc_merge(const struct desc *old, uint64_t epoch, const void *msg,
 	qsort(del, h.n_del, sizeof(*del), desc_compare_id);
 	*d = (struct desc){ .refs = 1, .epoch = epoch, .version = h.version };
 	desc_fill(d, old, add, h.n_add, del, h.n_del);
+	r = desc_check(d);
+	if (r < 0) {
+		free(d);
+		goto free_lists;
+	}
 	desc_addrs((const char *)msg + len - h.addrs_len, h.addrs_len, addrs,
 		   n_addrs);
 	*out = d;

@@ -20,14 +20,14 @@ static void check(const struct desc *d)
 		const struct mc_buffer_info *b = &d->buf[i], *found;
 		uint64_t hint = d->n;
 
-		if (i && b->addr < b[-1].addr)
+		if (!b->len || (i && b->addr - b[-1].addr < b[-1].len))
 			abort();
 		if (!memchr(b->location, 0, sizeof(b->location)))
 			abort();
-		found = desc_find(d, b->addr, b->len ? 1 : 0, &hint);
-		if (b->len && (!found || found->addr > b->addr))
+		found = desc_find(d, b->addr, b->len, &hint);
+		if (found != b || hint != i)
 			abort();
-		if (found && b->addr - found->addr >= found->len)
+		if (desc_find(d, b->addr + 1, b->len, &hint))
 			abort();
 	}
 }
