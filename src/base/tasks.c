@@ -92,6 +92,20 @@ static void tasks_spawn(struct mc_tasks *t)
 	pthread_attr_destroy(&a);
 }
 
+/* No thread runs and none could be made: nobody would ever do it. */
+static int tasks_take_back(struct mc_tasks *t, struct tasks_item *item)
+{
+	struct tasks_item **at = &t->head;
+
+	while (*at != item)
+		at = &(*at)->next;
+	*at = NULL;
+	t->tail = at;
+	t->queued--;
+	free(item);
+	return mc_err(-EAGAIN, "no thread can be started");
+}
+
 int mc_tasks_run(struct mc_tasks *t, void (*fn)(void *arg), void *arg)
 {
 	struct tasks_item *item = malloc(sizeof(*item));
@@ -110,6 +124,8 @@ int mc_tasks_run(struct mc_tasks *t, void (*fn)(void *arg), void *arg)
 		if (++t->queued > t->idle && t->threads < t->max)
 			tasks_spawn(t);
 		pthread_cond_signal(&t->more);
+		if (!t->threads)
+			r = tasks_take_back(t, item);
 	}
 	pthread_mutex_unlock(&t->lock);
 	return r;

@@ -21,7 +21,8 @@ int mc_tasks_open(struct mc_tasks *t, int max_threads);
 /* Runs what is queued, then ends the threads. */
 void mc_tasks_close(struct mc_tasks *t);
 
-/* Run fn(arg) soon. -ENOMEM; -ESHUTDOWN once closing. */
+/* Run fn(arg) soon. -ENOMEM; -EAGAIN: no thread can be had; -ESHUTDOWN once
+ * closing. */
 int mc_tasks_run(struct mc_tasks *t, void (*fn)(void *arg), void *arg);
 
 #endif

@@ -115,7 +115,7 @@ void batch_put(struct batch *b)
 }
 
 /* Drop the owner's reference: the id is no more. */
-void batch_discard(struct batch *b)
+bool batch_discard(struct batch *b)
 {
 	struct mc_engine *e = b->e;
 
@@ -123,6 +123,11 @@ void batch_discard(struct batch *b)
 	pthread_mutex_lock(&b->lock);
 	pthread_mutex_unlock(&b->lock);
 	pthread_mutex_lock(&e->batch_lock);
+	if (b->freed) {
+		/* Two threads free one id: the other was first. */
+		pthread_mutex_unlock(&e->batch_lock);
+		return false;
+	}
 	b->freed = true;
 	if (b->listed) {
 		struct batch **at = &e->completed;
@@ -138,6 +143,7 @@ void batch_discard(struct batch *b)
 	}
 	pthread_mutex_unlock(&e->batch_lock);
 	batch_put(b);
+	return true;
 }
 
 void batches_fini(struct mc_engine *e)
@@ -231,6 +237,9 @@ static int batch_slice(struct batch *b, struct split *s, uint64_t max_len,
 		       sizeof(*b->slices));
 	if (r < 0)
 		return r;
+	/* The batch keeps its peers; see batch_peers(). */
+	if (!b->n_slices || b->slices[b->n_slices - 1].peer != s->peer)
+		__atomic_add_fetch(&s->peer->batches, 1, __ATOMIC_ACQ_REL);
 	last = &b->slices[b->n_slices++];
 	*last = (struct slice){
 		.s = { .op = op, .n = 1, .len = len },
@@ -253,8 +262,9 @@ static void batch_point(struct batch *b)
 }
 
 /* Paths that the slices may spread over. */
-static uint64_t batch_lanes(struct peer *p)
+static uint64_t batch_lanes(struct mc_engine *e, int segment)
 {
+	struct peer *p = peer_use(e, segment);
 	uint64_t lanes = 0;
 
 	if (!p)
@@ -265,6 +275,7 @@ static uint64_t batch_lanes(struct peer *p)
 		    p->rails[i]->state != MC_RAIL_ABSENT)
 			lanes += p->e->opts.streams;
 	pthread_mutex_unlock(&p->lock);
+	peer_drop(p);
 	return lanes;
 }
 
@@ -277,7 +288,7 @@ static uint64_t batch_slice_len(struct mc_engine *e, const struct mc_req *reqs,
 
 	if (e->opts.slice_bytes)
 		return mc_min(e->opts.slice_bytes, (uint64_t)BATCH_SLICE);
-	lanes = batch_lanes(n ? peer_of(e, reqs[0].segment) : NULL);
+	lanes = batch_lanes(e, n ? reqs[0].segment : -1);
 	if (lanes < 2)
 		return BATCH_SLICE;
 	for (int i = 0; i < n; i++)
@@ -323,6 +334,7 @@ int batch_options(struct batch *b, const struct mc_batch_opts *o)
 	int timeout = o && o->timeout_ms ? o->timeout_ms :
 		      b->e->opts.timeout_ms;
 	struct mc_engine *e = b->e;
+	struct peer *p;
 	uint32_t n;
 
 	b->progress_ns = mc_clock_ns();
@@ -338,8 +350,12 @@ int batch_options(struct batch *b, const struct mc_batch_opts *o)
 	if (!o->notify_name)
 		return 0;
 	n = strlen(o->notify_name) + 1;
-	b->notify_peer = peer_of(e, o->notify_segment);
-	if (!b->notify_peer)
+	p = peer_use(e, o->notify_segment);
+	if (p)
+		__atomic_add_fetch(&p->batches, 1, __ATOMIC_ACQ_REL);
+	peer_drop(p);
+	b->notify_peer = p;
+	if (!p)
 		return mc_err(-EINVAL, "notification: no segment %d is open",
 			      o->notify_segment);
 	if (n > MC_NAME_MAX || o->notify_len > MC_NOTIFY_MAX)
@@ -394,12 +410,14 @@ static void batch_complete(struct batch *b)
 			e->completed = b;
 		e->completed_last = b;
 	}
-	pthread_mutex_unlock(&e->batch_lock);
 	engine_signal(e);
+	pthread_mutex_unlock(&e->batch_lock);
 	batch_put(b);
 }
 
-static void batch_peers(struct batch *b, int by)
+/* Each run of slices to one peer counts as a batch of it, and so does the
+ * notification: the peer stays. */
+void batch_peers(struct batch *b, int by)
 {
 	struct peer *last = NULL;
 
@@ -465,7 +483,7 @@ static void batch_end(struct batch *b)
 void batch_notify(struct batch *b)
 {
 	struct wire_call c = { .kind = WIRE_NOTIFY, .msg = b->notify_msg,
-			       .len = b->notify_len };
+			       .len = b->notify_len, .stop = &b->expired };
 	uint64_t now = mc_clock_ns();
 	uint64_t deadline = b->deadline_ns ? b->deadline_ns :
 			    now + ENGINE_QUIET_MS * (uint64_t)MC_MS;
@@ -475,9 +493,11 @@ void batch_notify(struct batch *b)
 	r = peer_call(b->notify_peer, &c, false, deadline);
 	wire_call_free(&c);
 	if (r < 0) {
-		b->err = r;
+		pthread_mutex_lock(&b->lock);
+		b->err = r == -ECANCELED ? b->expired : r;
 		snprintf(b->why, sizeof(b->why), "notification: %s",
 			 mc_errmsg());
+		pthread_mutex_unlock(&b->lock);
 	}
 	batch_end(b);
 }
@@ -497,7 +517,7 @@ static void batch_drained(struct batch *b)
 		return;
 	}
 	if (b->async) {
-		r = mc_tasks_run(&b->e->tasks, batch_notify_task, b);
+		r = mc_tasks_run(&b->e->slow, batch_notify_task, b);
 		/* Once it runs, the batch may be gone. */
 		if (r < 0) {
 			b->err = r;
@@ -519,7 +539,7 @@ static void batch_drained(struct batch *b)
 static bool slice_may_retry(const struct slice *s, int err)
 {
 	if (err == -EFAULT || err == -EACCES || err == -ESTALE ||
-	    err == -EINVAL || err == -ECANCELED)
+	    err == -EINVAL || err == -ECANCELED || err == -ESHUTDOWN)
 		return false;
 	return !batch_expired(s->batch) && s->tries < BATCH_TRIES;
 }
@@ -647,7 +667,6 @@ void batch_start(struct batch *b, bool async)
 	b->left = b->n_slices;
 	count(&b->e->stats.batches, 1);
 	count(&b->e->stats.requests, b->n_reqs);
-	batch_peers(b, 1);
 	if (async)
 		batch_activate(b);
 	if (!b->n_slices) {
@@ -694,6 +713,7 @@ int mc_submit(struct mc_engine *e, const struct mc_req *reqs, int n,
 	if (!r)
 		r = batch_options(b, opts);
 	if (r < 0) {
+		batch_peers(b, -1);
 		batch_discard(b);
 		return r;
 	}
@@ -793,9 +813,10 @@ int mc_batch_free(struct mc_engine *e, uint64_t batch)
 		return mc_err(-EBUSY, "the batch has not ended: wait for it "
 			      "or cancel it");
 	}
-	batch_discard(b);
+	if (!batch_discard(b))
+		r = mc_err(-ESTALE, "the batch is being freed");
 	batch_put(b);
-	return 0;
+	return r;
 }
 
 int mc_completed(struct mc_engine *e, uint64_t *out, int max)

@@ -59,6 +59,15 @@ static int copy_flush(struct copy *c)
 	return 0;
 }
 
+static void copy_leave(struct copy *c)
+{
+	if (c->ep)
+		path_put(c->ep);
+	peer_drop(c->peer);
+	c->ep = NULL;
+	c->peer = NULL;
+}
+
 /* Everything a piece may change: what was gathered goes first. */
 static int copy_turn(struct copy *c, const struct split *s)
 {
@@ -74,9 +83,9 @@ static int copy_turn(struct copy *c, const struct split *s)
 	}
 	if (c->peer == s->peer)
 		return 0;
-	if (c->ep)
-		path_put(c->ep);
+	copy_leave(c);
 	c->peer = s->peer;
+	__atomic_add_fetch(&c->peer->tasks, 1, __ATOMIC_ACQ_REL);
 	c->ep = copy_path(c->peer);
 	return c->ep ? 0 : -EOPNOTSUPP;
 }
@@ -135,8 +144,7 @@ static int copy_requests(struct mc_engine *e, const struct mc_req *reqs,
 		done = c.first;
 	split_fini(&s);
 	buffer_drop(c.local);
-	if (c.ep)
-		path_put(c.ep);
+	copy_leave(&c);
 	/* Of a request that is begun again, what was copied counts once: by
 	 * the batch. */
 	*bytes = 0;
@@ -160,13 +168,25 @@ static int copy_rest(struct mc_engine *e, const struct mc_req *reqs, int n,
 		r = batch_options(b, opts);
 	if (!r) {
 		batch_start(b, false);
-		r = drive_wait(b, UINT64_MAX);
+		drive_wait(b, UINT64_MAX);
 		batch_result(b, out);
 	}
+	if (r < 0)
+		batch_peers(b, -1);
 	batch_discard(b);
 	if (!r && out->state != MC_COMPLETED)
 		r = mc_err(out->err, "%s", out->why);
 	return r;
+}
+
+/* The outcome where a request is wrong. Those before it may have been copied:
+ * what came first is not looked at twice. */
+static struct mc_result copy_refused(int err)
+{
+	struct mc_result res = { .state = MC_FAILED, .err = err };
+
+	mc_copy(res.why, mc_errmsg());
+	return res;
 }
 
 int mc_transfer(struct mc_engine *e, const struct mc_req *reqs, int n,
@@ -184,8 +204,11 @@ int mc_transfer(struct mc_engine *e, const struct mc_req *reqs, int n,
 		return mc_err(-EINVAL, "%d requests", n);
 	if (plain)
 		done = copy_requests(e, reqs, n, &bytes);
-	if (done < 0)
+	if (done < 0) {
+		if (out)
+			*out = copy_refused(done);
 		return done;
+	}
 	if (done)
 		count(&e->stats.requests, done);
 	if (done < n || !plain)
@@ -193,13 +216,9 @@ int mc_transfer(struct mc_engine *e, const struct mc_req *reqs, int n,
 	else
 		count(&e->stats.batches, 1);
 	if (out) {
-		*out = res;
+		*out = r < 0 && !res.err ? copy_refused(r) : res;
 		out->done += done;
 		out->bytes += bytes;
-		if (r < 0 && !out->err) {
-			out->state = MC_FAILED;
-			out->err = r;
-		}
 	}
 	return r;
 }

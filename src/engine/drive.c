@@ -122,7 +122,7 @@ static void drive_refresh_task(void *arg)
 	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
 }
 
-static void drive_end_slice(struct slice *s)
+void drive_end_slice(struct slice *s)
 {
 	struct peer *p = s->peer;
 
@@ -180,9 +180,11 @@ bool drive_path(struct epath *ep, short *events)
 
 void drive_arm(struct epath *ep)
 {
-	uint32_t events = EPOLLIN | EPOLLONESHOT;
+	uint32_t events = EPOLLRDHUP | EPOLLONESHOT;
 
 	pthread_mutex_lock(&ep->p->lock);
+	if (ep->inflight)
+		events |= EPOLLIN;
 	if (ep->p->events & POLLOUT)
 		events |= EPOLLOUT;
 	if (ep->loop && !ep->gone)
@@ -200,7 +202,7 @@ void drive_on_event(struct mc_event *ev, uint32_t events)
 	drive_path(ep, NULL);
 	if (events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP))
 		path_fail(ep, "closed by the peer");
-	else if (__atomic_load_n(&ep->inflight_bytes, __ATOMIC_RELAXED))
+	else
 		drive_arm(ep);
 	if (__atomic_load_n(&p->n_pending, __ATOMIC_ACQUIRE))
 		spray_pump(p, NULL);
@@ -246,6 +248,8 @@ static void drive_give_up(struct batch *b, struct epath *ep, uint64_t now)
 	if (batch_expired(b) != -ECANCELED)
 		snprintf(why, sizeof(why), "not done in time, %d ms after "
 			 "anything moved", (int)((now - seen) / MC_MS));
+	/* What others had in flight there is not held against it. */
+	__atomic_store_n(&ep->innocent, true, __ATOMIC_RELEASE);
 	path_fail(ep, why);
 }
 

@@ -278,6 +278,8 @@ static int engine_workers(struct mc_engine *e)
 {
 	int r = mc_tasks_open(&e->tasks, ENGINE_TASKS);
 
+	if (!r)
+		r = mc_tasks_open(&e->slow, ENGINE_TASKS);
 	while (!r && e->n_loops < e->opts.workers) {
 		r = mc_loop_open(&e->loops[e->n_loops],
 				 e->n_loops ? NULL : drive_tick, e,
@@ -399,7 +401,9 @@ static void engine_stop(struct mc_engine *e)
 	__atomic_store_n(&e->closing, true, __ATOMIC_RELEASE);
 	for (int i = 0; i < e->n_loops; i++)
 		mc_loop_pass(&e->loops[i]);
-	if (e->opts.workers && e->tasks.max)
+	if (e->slow.max)
+		mc_tasks_close(&e->slow);
+	if (e->tasks.max)
 		mc_tasks_close(&e->tasks);
 	for (int i = 0; i < e->n_loops; i++)
 		mc_loop_close(&e->loops[i]);

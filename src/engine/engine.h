@@ -98,6 +98,7 @@ struct link {
 	struct mc_stream s;
 	bool up;
 	struct mc_event ev;		/* local link: its end is the peer's */
+	uint64_t epoch;			/* control link: who is there */
 };
 
 struct peer {
@@ -123,6 +124,11 @@ struct peer {
 
 struct peer *peer_of(struct mc_engine *e, int segment);
 struct mc_peer peer_at(struct peer *p);
+
+/* A peer that stays until it is dropped; with a message if there is none. */
+struct peer *peer_use(struct mc_engine *e, int segment);
+int peer_need(struct mc_engine *e, int segment, struct peer **out);
+void peer_drop(struct peer *p);
 int peer_refresh(struct peer *p, uint64_t deadline_ns);
 int peer_call(struct peer *p, struct wire_call *c, bool local,
 	      uint64_t deadline_ns);
@@ -141,6 +147,7 @@ struct epath {
 	uint64_t done_ns, done_posted_ns; /* the last slice: ended, posted */
 	struct mc_loop *loop;		/* that watches it; NULL: no fd */
 	bool gone;			/* aborted; under the path's lock */
+	bool innocent;			/* given up for a batch's sake */
 	bool dead;			/* under the peer's lock */
 	int refs;			/* under the peer's lock */
 };
@@ -277,7 +284,8 @@ void batch_put(struct batch *b);
 int batch_build(struct batch *b, const struct mc_req *reqs, int n);
 void batch_start(struct batch *b, bool async);
 void batch_result(struct batch *b, struct mc_result *out);
-void batch_discard(struct batch *b);
+bool batch_discard(struct batch *b);
+void batch_peers(struct batch *b, int by);
 int batch_options(struct batch *b, const struct mc_batch_opts *o);
 void batch_check(struct batch *b, uint64_t now);
 void batches_fini(struct mc_engine *e);
@@ -308,6 +316,7 @@ bool drive_path(struct epath *ep, short *events);
 int drive_wait(struct batch *b, uint64_t until_ns);
 void drive_on_event(struct mc_event *ev, uint32_t events);
 void drive_arm(struct epath *ep);
+void drive_end_slice(struct slice *s);
 void drive_tick(void *engine);
 
 /* ---- serving (serve.c) ---------------------------------------------- */
@@ -332,6 +341,7 @@ struct serving {
 	bool eval;
 	uint64_t last_question;
 	struct question *waiting, **waiting_tail, *answering;
+	int n_waiting;
 };
 
 void serving_init(struct mc_engine *e);
@@ -360,7 +370,9 @@ struct mc_engine {
 	int n_tr;
 	struct mc_loop loops[16];
 	int n_loops;
-	struct mc_tasks tasks;
+	struct mc_tasks tasks;		/* what ends by itself, soon */
+	struct mc_tasks slow;		/* copies, and what peers take long
+					 * over */
 	struct mc_server *server;
 	struct publish *publish;
 	struct buffers buffers;

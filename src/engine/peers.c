@@ -21,13 +21,33 @@ struct peer *peer_of(struct mc_engine *e, int segment)
 	return __atomic_load_n(&e->peers[segment], __ATOMIC_ACQUIRE);
 }
 
-static int peer_need(struct mc_engine *e, int segment, struct peer **out)
+/* Who uses a peer counts as one of its tasks, which closing it waits for. */
+struct peer *peer_use(struct mc_engine *e, int segment)
+{
+	struct peer *p;
+
+	/* Between the look and the count it must not be freed. */
+	pthread_mutex_lock(&e->peer_lock);
+	p = peer_of(e, segment);
+	if (p)
+		__atomic_add_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
+	pthread_mutex_unlock(&e->peer_lock);
+	return p;
+}
+
+void peer_drop(struct peer *p)
+{
+	if (p)
+		__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
+}
+
+int peer_need(struct mc_engine *e, int segment, struct peer **out)
 {
 	int r = engine_check(e);
 
 	if (r < 0)
 		return r;
-	*out = peer_of(e, segment);
+	*out = peer_use(e, segment);
 	return *out ? 0 : mc_err(-EINVAL, "no segment %d is open", segment);
 }
 
@@ -65,11 +85,16 @@ static void link_lost(void *arg)
 {
 	struct peer *p = arg;
 
+	bool lost;
+
 	pthread_mutex_lock(&p->local.lock);
-	if (p->local.up && link_stale(&p->local))
+	/* Unless another thread has noticed, and dialled anew. */
+	lost = p->local.up && link_stale(&p->local);
+	if (lost)
 		link_close(p, &p->local);
 	pthread_mutex_unlock(&p->local.lock);
-	rails_lost_local(p);
+	if (lost)
+		rails_lost_local(p);
 	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
 }
 
@@ -112,11 +137,24 @@ static int link_dial(struct peer *p, struct link *l, uint64_t deadline_ns)
 		return mc_loop_add(&e->loops[0], &l->ev,
 				   EPOLLRDHUP | EPOLLONESHOT);
 	}
+	l->epoch = w.epoch;
 	pthread_mutex_lock(&p->lock);
-	p->at.epoch = w.epoch;
 	p->at.host_id = w.host_id;
 	pthread_mutex_unlock(&p->lock);
 	return 0;
+}
+
+/* Whose word the control link brought is who the peer is, if that was not
+ * known. */
+static void link_spoke(struct peer *p, struct link *l, struct wire_call *c)
+{
+	if (l != &p->control)
+		return;
+	c->epoch = l->epoch;
+	pthread_mutex_lock(&p->lock);
+	if (!p->at.epoch)
+		p->at.epoch = l->epoch;
+	pthread_mutex_unlock(&p->lock);
 }
 
 static int link_lock(struct peer *p, struct link *l, uint64_t deadline_ns)
@@ -149,7 +187,9 @@ int peer_call(struct peer *p, struct wire_call *c, bool local,
 		r = link_dial(p, l, deadline_ns);
 	if (!r)
 		r = wire_call(&l->s, c, deadline_ns);
-	if (r < 0) {
+	if (!r) {
+		link_spoke(p, l, c);
+	} else {
 		mc_err(r, "%s: %s", p->at.name, mc_errmsg());
 		link_close(p, l);
 	}
@@ -211,14 +251,21 @@ int mc_host_peer_pid(struct mc_host *h, const struct mc_peer *at,
 
 /* ---- descriptors ---------------------------------------------------- */
 
-/* It was restarted, or this is the first time: all is asked anew. */
-static void peer_restarted(struct peer *p)
+/* It is no longer the one it @was: all is asked anew, by the thread that finds
+ * out first. */
+static void peer_restarted(struct peer *p, uint64_t was)
 {
+	bool first;
+
+	pthread_mutex_lock(&p->lock);
+	first = was && p->at.epoch == was;
+	if (first)
+		p->at.epoch = 0;
+	pthread_mutex_unlock(&p->lock);
+	if (!first)
+		return;
 	mc_log(MC_INFO, "engine", "%s was restarted: asking it again",
 	       p->at.name);
-	pthread_mutex_lock(&p->lock);
-	p->at.epoch = 0;
-	pthread_mutex_unlock(&p->lock);
 	rails_reset(p);
 }
 
@@ -229,18 +276,23 @@ static int peer_describe(struct peer *p, uint64_t deadline_ns)
 	uint64_t since = old && old->epoch == epoch ? old->version : 0;
 	struct wire_call c = { .kind = WIRE_DESCRIBE, .msg = &since,
 			       .len = sizeof(since) };
+	char addrs[4][MC_ADDR_MAX];
+	int n_addrs = 0;
 	int r = peer_call(p, &c, false, deadline_ns);
 
+	if (!r)
+		r = desc_merge(old, c.epoch, c.reply, c.reply_len, &d, addrs,
+			       &n_addrs);
 	if (!r) {
 		pthread_mutex_lock(&p->lock);
-		r = desc_merge(old, p->at.epoch, c.reply, c.reply_len, &d,
-			       p->addrs, &p->n_addrs);
-		if (!r) {
-			/* The old one, if no other thread replaced it. */
+		/* Unless a later incarnation has spoken meanwhile. */
+		if (c.epoch == p->at.epoch) {
 			struct desc *was = p->desc;
 
 			p->desc = d;
 			d = was;
+			memcpy(p->addrs, addrs, sizeof(addrs));
+			p->n_addrs = n_addrs;
 		}
 		pthread_mutex_unlock(&p->lock);
 	}
@@ -279,13 +331,14 @@ static bool peer_went(struct peer *p)
 
 int peer_refresh(struct peer *p, uint64_t deadline_ns)
 {
+	uint64_t was = peer_at(p).epoch;
 	int r = peer_describe(p, deadline_ns);
 
 	if (r == -ECONNREFUSED && peer_went(p))
 		r = peer_describe(p, deadline_ns);
 	if (r != -ESTALE)
 		return r;
-	peer_restarted(p);
+	peer_restarted(p, was);
 	r = peer_resolve(p);
 	return r < 0 ? r : peer_describe(p, deadline_ns);
 }
@@ -420,6 +473,7 @@ int mc_segment_close(struct mc_engine *e, int segment)
 
 	if (r < 0)
 		return r;
+	peer_drop(p);
 	pthread_mutex_lock(&e->peer_lock);
 	if (e->peers[segment] != p)
 		r = mc_err(-EINVAL, "segment %d is being closed", segment);
@@ -456,6 +510,7 @@ int mc_segment_stat(struct mc_engine *e, int segment,
 		out->bytes = d->bytes;
 	}
 	desc_put(d);
+	peer_drop(p);
 	return 0;
 }
 
@@ -466,20 +521,31 @@ int mc_segment_list(struct mc_engine *e, int segment, uint64_t skip,
 	struct desc *d;
 	int n = 0, r = peer_need(e, segment, &p);
 
-	if (!r && !skip)
-		r = peer_refresh(p, engine_deadline(e, 0));
 	if (r < 0)
 		return r;
-	d = desc_get(p);
+	if (!skip)
+		r = peer_refresh(p, engine_deadline(e, 0));
+	d = r < 0 ? NULL : desc_get(p);
 	for (; d && n < max && skip + n < d->n; n++)
 		out[n] = d->buf[skip + n];
 	desc_put(d);
-	return n;
+	peer_drop(p);
+	return r < 0 ? r : n;
+}
+
+static int peer_ping(struct peer *p, uint64_t deadline_ns)
+{
+	struct wire_call c = { .kind = WIRE_PING };
+	int r = peer_call(p, &c, false, deadline_ns);
+
+	if (r == -ESTALE)
+		r = peer_refresh(p, deadline_ns);
+	wire_call_free(&c);
+	return r;
 }
 
 int mc_probe(struct mc_engine *e, int segment, int timeout_ms, double *rtt_us)
 {
-	struct wire_call c = { .kind = WIRE_PING };
 	struct peer *p;
 	uint64_t start;
 	int r = peer_need(e, segment, &p);
@@ -487,15 +553,12 @@ int mc_probe(struct mc_engine *e, int segment, int timeout_ms, double *rtt_us)
 	if (r < 0)
 		return r;
 	/* The first makes sure of the connection, the second is measured. */
-	for (int i = 0; i < 2; i++) {
-		start = mc_clock_ns();
-		r = peer_call(p, &c, false, engine_deadline(e, timeout_ms));
-		if (r == -ESTALE)
-			r = peer_refresh(p, engine_deadline(e, timeout_ms));
-		wire_call_free(&c);
-		if (r < 0)
-			return r;
-	}
-	*rtt_us = (mc_clock_ns() - start) / 1e3;
-	return 0;
+	r = peer_ping(p, engine_deadline(e, timeout_ms));
+	start = mc_clock_ns();
+	if (!r)
+		r = peer_ping(p, engine_deadline(e, timeout_ms));
+	if (!r)
+		*rtt_us = (mc_clock_ns() - start) / 1e3;
+	peer_drop(p);
+	return r;
 }

@@ -133,7 +133,11 @@ static void path_end(struct epath *ep, uint64_t fence_ms)
 		lost = s->next;
 		__atomic_sub_fetch(&ep->rail->inflight, s->s.len,
 				   __ATOMIC_RELAXED);
-		slice_end(s, -ECONNRESET, why);
+		if (__atomic_load_n(&ep->innocent, __ATOMIC_ACQUIRE) &&
+		    !batch_expired(s->batch))
+			slice_requeue(s);
+		else
+			slice_end(s, -ECONNRESET, why);
 	}
 	path_put(ep);
 }
@@ -441,7 +445,9 @@ void rails_reset(struct peer *p)
 	rails_fail(p, false, "the peer was restarted");
 	pthread_mutex_lock(&p->lock);
 	for (int i = 0; i < p->n_rails; i++) {
-		p->rails[i]->state = MC_RAIL_NEW;
+		/* One may have been made for the new epoch already. */
+		if (!p->rails[i]->n_paths)
+			p->rails[i]->state = MC_RAIL_NEW;
 		p->rails[i]->backoff_ns = 0;
 	}
 	pthread_mutex_unlock(&p->lock);
@@ -457,7 +463,9 @@ bool rails_end(struct peer *p)
 	p->closing = true;
 	pthread_mutex_unlock(&p->lock);
 	rails_fail(p, false, "the segment was closed");
-	while (__atomic_load_n(&p->tasks, __ATOMIC_ACQUIRE))
+	spray_pump(p, NULL);
+	while (__atomic_load_n(&p->tasks, __ATOMIC_ACQUIRE) ||
+	       __atomic_load_n(&p->batches, __ATOMIC_ACQUIRE))
 		usleep(RAIL_LOOK_US);
 	pthread_mutex_lock(&p->lock);
 	for (int i = 0; i < p->n_rails; i++)

@@ -7,6 +7,8 @@
 
 #include <unistd.h>
 
+enum { SERVE_QUESTIONS = 64 };
+
 /* Make mc_engine_fd() readable. Under the lock of what it announces, so that
  * who takes the last of it cannot miss the next. */
 void engine_signal(struct mc_engine *e)
@@ -34,7 +36,7 @@ void engine_unsignal(struct mc_engine *e)
 		engine_signal(e);
 	pthread_mutex_unlock(&e->batch_lock);
 	pthread_mutex_lock(&e->serving.lock);
-	if (e->serving.notes)
+	if (e->serving.notes || e->serving.waiting)
 		engine_signal(e);
 	pthread_mutex_unlock(&e->serving.lock);
 }
@@ -137,7 +139,7 @@ static void serve_handshake(struct mc_engine *e, uint64_t conn, uint64_t id,
 	memcpy(h->hello.data, msg + n, len - n);
 	/* Once it is set, the tasks may be gone: see engine_stop(). */
 	if (__atomic_load_n(&e->closing, __ATOMIC_ACQUIRE) ||
-	    mc_tasks_run(&e->tasks, handshake_task, h) < 0) {
+	    mc_tasks_run(&e->slow, handshake_task, h) < 0) {
 		free(h);
 		mc_err(-ESHUTDOWN, "the engine is closing");
 		serve_refuse_control(e, conn, id, -ESHUTDOWN);
@@ -269,15 +271,33 @@ int mc_eval_allow(struct mc_engine *e, bool on)
 	return 0;
 }
 
+static void serve_refuse_eval(struct mc_engine *e, uint64_t conn, uint64_t id,
+			      bool allowed)
+{
+	int r = allowed ? mc_err(-EBUSY, "%d texts wait there already",
+				 SERVE_QUESTIONS) :
+		mc_err(-EPERM, "that node was not started with --allow-repl");
+
+	serve_refuse_control(e, conn, id, r);
+}
+
 static void serve_eval(struct mc_engine *e, uint64_t conn, uint64_t id,
 		       const char *from, const char *msg, uint32_t len)
 {
-	struct question *q = calloc(1, sizeof(*q) + len + 1);
 	struct serving *s = &e->serving;
-	bool allowed;
+	struct question *q = NULL;
+	bool allowed, full;
 
-	if (!q)
+	pthread_mutex_lock(&s->lock);
+	allowed = s->eval;
+	full = s->n_waiting >= SERVE_QUESTIONS;
+	pthread_mutex_unlock(&s->lock);
+	if (allowed && !full)
+		q = calloc(1, sizeof(*q) + len + 1);
+	if (!q) {
+		serve_refuse_eval(e, conn, id, allowed);
 		return;
+	}
 	memcpy(q->text, msg, len);
 	q->conn = conn;
 	q->frame = id;
@@ -285,19 +305,35 @@ static void serve_eval(struct mc_engine *e, uint64_t conn, uint64_t id,
 	q->q.text = q->text;
 	mc_copy(q->q.from, from);
 	pthread_mutex_lock(&s->lock);
-	allowed = s->eval;
-	if (allowed) {
-		q->q.id = ++s->last_question;
-		*s->waiting_tail = q;
-		s->waiting_tail = &q->next;
-		pthread_cond_broadcast(&s->asked);
-	}
+	q->q.id = ++s->last_question;
+	*s->waiting_tail = q;
+	s->waiting_tail = &q->next;
+	s->n_waiting++;
+	engine_signal(e);
+	pthread_cond_broadcast(&s->asked);
 	pthread_mutex_unlock(&s->lock);
-	if (allowed)
-		return;
-	free(q);
-	mc_err(-EPERM, "that node was not started with --allow-repl");
-	serve_refuse_control(e, conn, id, -EPERM);
+}
+
+/* Who asked has gone: nobody waits for the answer. */
+static void serve_forget(struct mc_engine *e, uint64_t conn)
+{
+	struct serving *s = &e->serving;
+	struct question **at = &s->waiting;
+
+	pthread_mutex_lock(&s->lock);
+	while (*at) {
+		struct question *q = *at;
+
+		if (q->conn != conn) {
+			at = &q->next;
+			continue;
+		}
+		*at = q->next;
+		s->n_waiting--;
+		free(q);
+	}
+	s->waiting_tail = at;
+	pthread_mutex_unlock(&s->lock);
 }
 
 int mc_eval_next(struct mc_engine *e, int timeout_ms, struct mc_eval *out)
@@ -318,6 +354,7 @@ int mc_eval_next(struct mc_engine *e, int timeout_ms, struct mc_eval *out)
 	q = s->waiting;
 	if (q) {
 		s->waiting = q->next;
+		s->n_waiting--;
 		if (!s->waiting)
 			s->waiting_tail = &s->waiting;
 		q->next = s->answering;
@@ -325,6 +362,8 @@ int mc_eval_next(struct mc_engine *e, int timeout_ms, struct mc_eval *out)
 		*out = q->q;
 	}
 	pthread_mutex_unlock(&s->lock);
+	if (!q)
+		engine_unsignal(e);
 	return !!q;
 }
 
@@ -358,14 +397,12 @@ int64_t mc_eval_send(struct mc_engine *e, int segment, const char *text,
 	struct wire_call c = { .kind = WIRE_EVAL, .msg = text, .len = len };
 	struct peer *p;
 	int64_t n;
-	int r = engine_check(e);
+	int r = peer_need(e, segment, &p);
 
 	if (r < 0)
 		return r;
-	p = peer_of(e, segment);
-	if (!p)
-		return mc_err(-EINVAL, "no segment %d is open", segment);
 	r = peer_call(p, &c, false, engine_deadline(e, timeout_ms));
+	peer_drop(p);
 	if (r < 0) {
 		wire_call_free(&c);
 		return r;
@@ -411,6 +448,7 @@ void mc_host_gone(struct mc_host *h, uint64_t conn)
 {
 	struct mc_engine *e = (void *)h;
 
+	serve_forget(e, conn);
 	for (int i = 0; i < e->n_tr; i++)
 		if (e->tr[i].t->gone)
 			e->tr[i].t->gone(e->tr[i].ctx, conn);

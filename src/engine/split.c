@@ -16,6 +16,8 @@ void split_fini(struct split *s)
 {
 	buffer_drop(s->local);
 	desc_put(s->desc);
+	peer_drop(s->peer);
+	s->peer = NULL;
 	s->local = NULL;
 	s->desc = NULL;
 }
@@ -88,10 +90,11 @@ static int split_request(struct split *s)
 	if (q->op != MC_READ && q->op != MC_WRITE)
 		return mc_err(-EINVAL, "request %d: no such operation", s->i);
 	if (!s->peer || s->peer->id != q->segment) {
-		p = peer_of(s->e, q->segment);
+		p = peer_use(s->e, q->segment);
 		if (!p)
 			return mc_err(-EINVAL, "request %d: no segment %d is "
 				      "open", s->i, q->segment);
+		peer_drop(s->peer);
 		s->peer = p;
 		split_describe(s);
 	}

@@ -132,7 +132,6 @@ static int spray_copy_now(struct slice *s)
 	ns = mc_clock_ns() - start;
 	if (!err)
 		rail_sample(r, s->s.op, s->s.len, ns);
-	__atomic_sub_fetch(&r->inflight, s->s.len, __ATOMIC_RELAXED);
 	return err;
 }
 
@@ -150,24 +149,21 @@ static void spray_copy_failed(struct slice *s, int err)
 static void spray_copy(struct slice *s)
 {
 	struct epath *ep = s->on;
-	char why[MC_WHY_MAX] = "";
-	int err = spray_copy_now(s);
-	bool again = false;
+	int err = batch_expired(s->batch);
 
+	if (err)
+		mc_err(err, "not begun in time");
+	else
+		err = spray_copy_now(s);
+	__atomic_sub_fetch(&ep->rail->inflight, s->s.len, __ATOMIC_RELAXED);
+	s->s.err = err;
+	s->why[0] = 0;
 	if (err) {
-		mc_copy(why, mc_errmsg());
+		mc_copy(s->why, mc_errmsg());
 		spray_copy_failed(s, err);
 	}
-	if (err == -ESTALE) {
-		err = slice_refresh(s);
-		if (err != -ESTALE)
-			mc_copy(why, mc_errmsg());
-		again = !err;
-	}
-	if (again)
-		slice_requeue(s);
-	else
-		slice_end(s, err, why);
+	/* What is stale is asked for anew, which may take a while: not here. */
+	drive_end_slice(s);
 	path_put(ep);
 }
 
@@ -192,7 +188,7 @@ static void spray_post_copy(struct slice *s, struct batch *self)
 {
 	if (!spray_inline(s, self)) {
 		__atomic_add_fetch(&s->peer->tasks, 1, __ATOMIC_ACQ_REL);
-		if (!mc_tasks_run(&s->peer->e->tasks, spray_copy_task, s))
+		if (!mc_tasks_run(&s->peer->e->slow, spray_copy_task, s))
 			return;
 		__atomic_sub_fetch(&s->peer->tasks, 1, __ATOMIC_ACQ_REL);
 	}
@@ -208,6 +204,16 @@ static void spray_wake(struct batch *b)
 	pthread_mutex_unlock(&b->lock);
 }
 
+static bool path_is_dead(struct epath *ep)
+{
+	bool dead;
+
+	pthread_mutex_lock(&ep->rail->peer->lock);
+	dead = ep->dead;
+	pthread_mutex_unlock(&ep->rail->peer->lock);
+	return dead;
+}
+
 /* Under no lock; the caller has a reference to the path. */
 static void spray_post(struct slice *s, struct batch *self)
 {
@@ -216,6 +222,13 @@ static void spray_post(struct slice *s, struct batch *self)
 	struct batch *b = s->batch;
 	bool async = b->async, taken;
 
+	/* One that is being given up may be locked for long. */
+	if (path_is_dead(ep)) {
+		__atomic_sub_fetch(&ep->rail->inflight, s->s.len,
+				   __ATOMIC_RELAXED);
+		slice_requeue(s);
+		return;
+	}
 	pthread_mutex_lock(&ep->p->lock);
 	taken = !ep->p->err && !ep->gone;
 	if (taken) {
@@ -258,7 +271,22 @@ static struct slice *spray_pop(struct peer *p)
 	return s;
 }
 
-enum spray_fate { SPRAY_WAIT, SPRAY_POST, SPRAY_EXPIRED, SPRAY_STALE };
+enum spray_fate {
+	SPRAY_WAIT, SPRAY_POST, SPRAY_EXPIRED, SPRAY_STALE, SPRAY_HOPELESS,
+	SPRAY_CLOSED,
+};
+
+/* Memory that cannot be copied, and no rail of another kind, now or later. */
+static bool spray_hopeless(struct peer *p, const struct slice *s)
+{
+	if (!s->no_copy)
+		return false;
+	for (int i = 0; i < p->n_rails; i++)
+		if (!rail_copies(p->rails[i]) &&
+		    p->rails[i]->state != MC_RAIL_ABSENT)
+			return false;
+	return true;
+}
 
 /* Under the peer's lock: what becomes of the first pending slice? */
 static enum spray_fate spray_next(struct peer *p, struct slice **out)
@@ -272,6 +300,10 @@ static enum spray_fate spray_next(struct peer *p, struct slice **out)
 		*out = spray_pop(p);
 		return SPRAY_EXPIRED;
 	}
+	if (p->closing) {
+		*out = spray_pop(p);
+		return SPRAY_CLOSED;
+	}
 	/* Restarted, and not asked yet: whoever connects asks. */
 	if (!p->at.epoch) {
 		spray_want(p);
@@ -280,6 +312,10 @@ static enum spray_fate spray_next(struct peer *p, struct slice **out)
 	if (s->epoch != p->at.epoch) {
 		*out = spray_pop(p);
 		return SPRAY_STALE;
+	}
+	if (spray_hopeless(p, s)) {
+		*out = spray_pop(p);
+		return SPRAY_HOPELESS;
 	}
 	ep = spray_choose(p, s);
 	if (!ep) {
@@ -366,6 +402,15 @@ void spray_pump(struct peer *p, struct batch *self)
 		if (fate == SPRAY_EXPIRED) {
 			spray_reason(p, why);
 			slice_end(s, batch_expired(s->batch), why);
+			continue;
+		}
+		if (fate == SPRAY_CLOSED) {
+			slice_end(s, -ESHUTDOWN, "the segment was closed");
+			continue;
+		}
+		if (fate == SPRAY_HOPELESS) {
+			s->tries = UINT32_MAX;
+			slice_end(s, -EOPNOTSUPP, s->why);
 			continue;
 		}
 		if (fate == SPRAY_STALE) {

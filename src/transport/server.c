@@ -91,7 +91,6 @@ struct mc_server {
 	pthread_mutex_t lock;			/* of the list */
 	struct serve_conn *conns;
 	int n_conns, n_half;			/* n_half: not yet open */
-	uint64_t last_id;
 };
 
 /* ---- sending -------------------------------------------------------- */
@@ -560,6 +559,20 @@ static void serve_arm_timer(struct mc_server *s)
 	timerfd_settime(s->timer.fd, 0, &t, NULL);
 }
 
+/* A number nobody can guess: who knows it may have the connection closed
+ * (WIRE_FENCE). Under the server's lock. */
+static uint64_t serve_new_id(struct mc_server *s)
+{
+	uint8_t nonce[MC_NONCE_LEN];
+	uint64_t id;
+
+	do {
+		mc_auth_nonce(nonce);
+		memcpy(&id, nonce, sizeof(id));
+	} while (!id || serve_find(s, id));
+	return id;
+}
+
 static void serve_add(struct mc_server *s, int fd, bool is_unix)
 {
 	struct serve_conn *c = serve_new(s, fd, is_unix);
@@ -569,7 +582,7 @@ static void serve_add(struct mc_server *s, int fd, bool is_unix)
 		return;
 	}
 	pthread_mutex_lock(&s->lock);
-	c->id = ++s->last_id;
+	c->id = serve_new_id(s);
 	c->next = s->conns;
 	c->prev = &s->conns;
 	if (c->next)

@@ -1,6 +1,7 @@
 /* stream.c - one connected socket, plain or TLS 1.3; see stream.h. */
 #include "tls.h"
 
+#include "../base/clock.h"
 #include "../base/err.h"
 #include "../base/net.h"
 #include "../base/util.h"
@@ -10,6 +11,8 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+enum { STREAM_LOOK_MS = 50 };
 
 int mc_stream_closed(const struct mc_stream *s)
 {
@@ -132,8 +135,19 @@ bool mc_stream_pending(const struct mc_stream *s)
 static int stream_wait(struct mc_stream *s, const char *what,
 		       uint64_t deadline_ns)
 {
-	int r = mc_net_wait(s->fd, s->want, deadline_ns);
+	int r = -ETIMEDOUT;
 
+	/* Who says stop cannot wake us: look again every so often. */
+	while (s->stop && r == -ETIMEDOUT && mc_clock_ns() < deadline_ns) {
+		if (__atomic_load_n(s->stop, __ATOMIC_ACQUIRE))
+			return mc_err(-ECANCELED, "%s: %s, and was given up",
+				      s->peer, what);
+		r = mc_net_wait(s->fd, s->want,
+				mc_min(deadline_ns, mc_clock_ns() +
+				       STREAM_LOOK_MS * (uint64_t)MC_MS));
+	}
+	if (!s->stop)
+		r = mc_net_wait(s->fd, s->want, deadline_ns);
 	if (r == -ETIMEDOUT)
 		return mc_err(r, "%s: %s", s->peer, what);
 	return r;

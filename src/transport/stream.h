@@ -40,6 +40,8 @@ struct mc_stream {
 	short want;			/* POLLIN, POLLOUT: what 0 waits for */
 	struct mc_stream_tls *tls;	/* NULL: plain */
 	char peer[MC_ADDR_MAX];		/* for messages */
+	const int *stop;		/* blocking calls end with -ECANCELED
+					 * once it is not 0; NULL: never */
 };
 
 /* @fd is connected and does not block. With @tls NULL the stream is plain. On

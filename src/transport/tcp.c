@@ -56,7 +56,6 @@ struct tcp_path {
 	struct wire_rx rx;
 	struct wire_frame reply;	/* type 0: none begun */
 	struct wire_span rx_span;
-	uint64_t rx_skip;
 	uint64_t sent, looked_ns, queued_bytes;
 };
 
@@ -343,8 +342,10 @@ static int tcp_begin_reply(struct tcp_path *p)
 		return mc_err(-EPROTO, "%s: %llu bytes for a read of %llu",
 			      p->peer.addr, (long long)p->reply.len,
 			      (long long)s->len);
+	if (!data && p->reply.len)
+		return mc_err(-EPROTO, "%s: bytes that were not asked for",
+			      p->peer.addr);
 	wire_span_init(&p->rx_span, s->pieces, s->n, data ? s->len : 0);
-	p->rx_skip = data ? 0 : p->reply.len;
 	return 1;
 }
 
@@ -371,8 +372,6 @@ static int tcp_recv(struct tcp_path *p, struct mc_slice **out)
 		r = tcp_begin_reply(p);
 	if (r == 1)
 		r = wire_recv_span(&p->rx, &p->s, &p->rx_span);
-	if (r == 1)
-		r = wire_recv_skip(&p->rx, &p->s, &p->rx_skip);
 	if (r <= 0)
 		return r;
 	s = p->head;

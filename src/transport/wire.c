@@ -221,7 +221,9 @@ int wire_check(const struct wire_frame *f, bool reply)
 		return mc_err(-EPROTO, "unknown frame type %u", f->type);
 	if (data ? f->n < 1 || f->n > WIRE_PIECES : f->n)
 		return mc_err(-EPROTO, "frame with %u pieces", f->n);
-	if (reply && f->status > 0)
+	/* Errors of the system; not "cancelled", which is for us to say. */
+	if (reply && (f->status > 0 || f->status < -4095 ||
+		      f->status == -ECANCELED))
 		return mc_err(-EPROTO, "reply with status %d", f->status);
 	if (f->type == WIRE_CONTROL && f->len > WIRE_CONTROL_MAX)
 		return mc_err(-EPROTO, "control frame of %llu bytes",
@@ -242,6 +244,10 @@ static int wire_refused(const struct wire_dial *d, const struct wire_hello *h,
 			      WIRE_VERSION);
 	if (w->status == -ESTALE)
 		return mc_err(-ESTALE, "%s was restarted: epoch %llx is now "
+			      "%llx", d->addr, (long long)h->server_epoch,
+			      (long long)w->epoch);
+	if (!w->status && h->server_epoch && w->epoch != h->server_epoch)
+		return mc_err(-ESTALE, "%s took epoch %llx for its own, and has "
 			      "%llx", d->addr, (long long)h->server_epoch,
 			      (long long)w->epoch);
 	if (w->status == -EACCES)
@@ -392,12 +398,15 @@ int wire_call(struct mc_stream *s, struct wire_call *c, uint64_t deadline_ns)
 {
 	struct wire_frame f = { .type = WIRE_CONTROL, .kind = c->kind,
 				.len = c->len };
-	int r = mc_stream_write_full(s, &f, sizeof(f), deadline_ns);
+	int r;
 
+	s->stop = c->stop;
+	r = mc_stream_write_full(s, &f, sizeof(f), deadline_ns);
 	if (!r && c->len)
 		r = mc_stream_write_full(s, c->msg, c->len, deadline_ns);
 	if (!r)
 		r = wire_call_reply(s, c, deadline_ns);
+	s->stop = NULL;
 	if (r < 0)
 		wire_call_free(c);
 	return r;

@@ -159,6 +159,8 @@ struct wire_call {
 	uint32_t reply_len;
 	int fds[4], n_fds;		/* that came along, if @want_fds */
 	bool want_fds;
+	const int *stop;		/* give up once it is not 0; atomic */
+	uint64_t epoch;			/* whose reply it is (set by the engine) */
 };
 
 /* Make the call on a connection that nobody else uses. Returns 0 when there is
