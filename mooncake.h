@@ -78,7 +78,9 @@ struct mc_options {
 				 * no authentication where that is unset */
 	const char *tls_cert;	/* PEM files: a certificate and its key turn */
 	const char *tls_key;	/* TLS 1.3 on for every connection; */
-	const char *tls_ca;	/* who signs the peers' (NULL: tls_cert) */
+	const char *tls_ca;	/* who signs the peers' (NULL: tls_cert); each
+				 * may be in the environment instead, as
+				 * MOONCAKE_TLS_CERT, _KEY and _CA */
 	const char *fault;	/* fault injection for tests, such as
 				 * "seed=7,delay=10,fail=5"; see `mooncake
 				 * help fault` */
@@ -333,8 +335,8 @@ struct mc_rail_info {
 	char why[MC_WHY_MAX];		/* last error, or why it is absent */
 };
 
-/* The rails to all open segments, best first per segment; as
- * mc_buffer_list(). */
+/* The rails to all open segments, for each those that are up first, then by
+ * preference; as mc_buffer_list(). */
 int mc_rail_list(struct mc_engine *e, int skip, struct mc_rail_info *out,
 		 int max);
 

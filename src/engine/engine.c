@@ -33,6 +33,12 @@ static char *engine_dup(const char *s)
 	return s ? strdup(s) : NULL;
 }
 
+/* What the options leave open, the environment may say. */
+static char *engine_dup_or(const char *s, const char *variable)
+{
+	return engine_dup(s ? s : getenv(variable));
+}
+
 static void engine_copy_options(struct mc_options *o,
 				const struct mc_options *from)
 {
@@ -47,9 +53,9 @@ static void engine_copy_options(struct mc_options *o,
 	o->transports = engine_dup(o->transports);
 	o->devices = engine_dup(o->devices);
 	o->key_file = engine_dup(o->key_file);
-	o->tls_cert = engine_dup(o->tls_cert);
-	o->tls_key = engine_dup(o->tls_key);
-	o->tls_ca = engine_dup(o->tls_ca);
+	o->tls_cert = engine_dup_or(o->tls_cert, "MOONCAKE_TLS_CERT");
+	o->tls_key = engine_dup_or(o->tls_key, "MOONCAKE_TLS_KEY");
+	o->tls_ca = engine_dup_or(o->tls_ca, "MOONCAKE_TLS_CA");
 	o->fault = engine_dup(o->fault);
 	/* One connection saturates one CPU at each end; on two CPUs a second
 	 * one only gets in its way. */

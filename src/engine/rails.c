@@ -513,6 +513,16 @@ static void rail_info(struct rail *r, struct mc_rail_info *out)
 	mc_copy(out->why, r->why);
 }
 
+/* Those that are up, or those that are not. Under the peer's lock. */
+static int rails_info(struct peer *p, bool up, int *skip,
+		      struct mc_rail_info *out, int n, int max)
+{
+	for (int i = 0; i < p->n_rails && n < max; i++)
+		if ((p->rails[i]->state == MC_RAIL_UP) == up && (*skip)-- <= 0)
+			rail_info(p->rails[i], &out[n++]);
+	return n;
+}
+
 int mc_rail_list(struct mc_engine *e, int skip, struct mc_rail_info *out,
 		 int max)
 {
@@ -527,9 +537,8 @@ int mc_rail_list(struct mc_engine *e, int skip, struct mc_rail_info *out,
 		if (!p)
 			continue;
 		pthread_mutex_lock(&p->lock);
-		for (int k = 0; k < p->n_rails && n < max; k++)
-			if (skip-- <= 0)
-				rail_info(p->rails[k], &out[n++]);
+		n = rails_info(p, true, &skip, out, n, max);
+		n = rails_info(p, false, &skip, out, n, max);
 		pthread_mutex_unlock(&p->lock);
 	}
 	pthread_mutex_unlock(&e->peer_lock);
