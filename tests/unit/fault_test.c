@@ -21,9 +21,9 @@
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { ROUNDS_MAX = 60, SLACK_MS = 2500, AT_ONCE = 6, KILLS = 4 };
+enum { ROUNDS_MAX = 60, SLACK_MS = 2500, AT_ONCE = 6, KILLS = 3 };
 #else
-enum { ROUNDS_MAX = 1 << 30, SLACK_MS = 1000, AT_ONCE = 16, KILLS = 20 };
+enum { ROUNDS_MAX = 1 << 30, SLACK_MS = 1000, AT_ONCE = 16, KILLS = 12 };
 #endif
 
 #ifdef __SANITIZE_THREAD__
@@ -74,6 +74,7 @@ struct round {
 	bool bad;
 	char fault[128], transports[16];
 	bool local, foreign, close_near, close_far;
+	bool killed;			/* the far side is a process that is */
 	struct mc_engine *near, *far;
 	int segment;
 	uint8_t *mem[2];		/* near, far */
@@ -206,6 +207,12 @@ static int dest(const struct ask *a)
 	return a->op == MC_WRITE;	/* an index of mem[] */
 }
 
+/* Memory of another process is not looked at: it is gone. */
+static bool visible(const struct round *r, int m)
+{
+	return !(m && r->killed);
+}
+
 /* Does the destination hold what it should, where the request may have
  * written, and what it held elsewhere? */
 static bool dest_right(struct round *r, const struct ask *a,
@@ -252,6 +259,13 @@ static void see(struct round *r, struct ask *a, enum mc_state state)
 	uint8_t *want = malloc(SLOT);
 
 	a->state = state;
+	__atomic_add_fetch(state == MC_COMPLETED ? &r->completed :
+			   state == MC_FAILED ? &r->failed : &r->canceled, 1,
+			   __ATOMIC_RELAXED);
+	if (!visible(r, dest(a))) {
+		free(want);
+		return;
+	}
 	look(a->seen, r->mem[dest(a)] + (uint64_t)a->slot * SLOT, SLOT);
 	if (!dest_right(r, a, a->seen, want, state == MC_COMPLETED))
 		complain(r, "a %s of %llu bytes %s: %s",
@@ -260,9 +274,6 @@ static void see(struct round *r, struct ask *a, enum mc_state state)
 			 state == MC_COMPLETED ? "wrong bytes" :
 			 "bytes outside of it changed");
 	free(want);
-	__atomic_add_fetch(state == MC_COMPLETED ? &r->completed :
-			   state == MC_FAILED ? &r->failed : &r->canceled, 1,
-			   __ATOMIC_RELAXED);
 }
 
 /* Later: is everything as it was when the outcome was seen? */
@@ -275,7 +286,8 @@ static void see_again(struct round *r, const char *when)
 			for (int k = 0; k < r->jobs[t][i].n; k++) {
 				struct ask *a = &r->jobs[t][i].ask[k];
 
-				if (a->state == MC_PENDING)
+				if (a->state == MC_PENDING ||
+				    !visible(r, dest(a)))
 					continue;
 				look(now, r->mem[dest(a)] +
 				     (uint64_t)a->slot * SLOT, SLOT);
@@ -287,7 +299,7 @@ static void see_again(struct round *r, const char *when)
 	/* The sources were only read. */
 	for (int s = 0; s < SLOTS; s++)
 		for (int m = 0; m < 2; m++) {
-			bool target = false;
+			bool target = !visible(r, m);
 
 			for (int t = 0; t < r->n_threads; t++)
 				for (int i = 0; i < r->n_jobs; i++)
@@ -299,9 +311,10 @@ static void see_again(struct round *r, const char *when)
 						target |= a->slot == s &&
 							  dest(a) == m;
 					}
+			if (target)
+				continue;
 			look(now, r->mem[m] + (uint64_t)s * SLOT, SLOT);
-			if (!target && memcmp(now, r->was[m] +
-					      (uint64_t)s * SLOT, SLOT))
+			if (memcmp(now, r->was[m] + (uint64_t)s * SLOT, SLOT))
 				complain(r, "memory of no request changed %s",
 					 when);
 		}
@@ -708,6 +721,64 @@ static void test_rounds(void **state)
 		assert_true(n_completed && n_failed && n_canceled);
 }
 
+/* ---- the far process is killed ------------------------------------------------ */
+
+static void kill_round(uint64_t seed, const char *setup)
+{
+	uint64_t len = (uint64_t)SLOTS * SLOT;
+	struct round *r = calloc(1, sizeof(*r));
+	struct mc_options o = { .fault = r->fault };
+	struct far far = { .fd = -1 };
+
+	r->seed = r->rnd = seed;
+	r->killed = r->foreign = true;
+	far_open(&far, setup_named(setup), NULL);
+	snprintf(r->transports, sizeof(r->transports), "%s",
+		 far.s->transports);
+	o.transports = r->transports;
+	r->mem[1] = (void *)(uintptr_t)far_alloc(&far, len, MC_REMOTE_RW);
+	r->was[1] = malloc(len);
+	mc_fill(r->was[1], len, seed * 2 + 1);
+	far_fill(&far, (uintptr_t)r->mem[1], len, seed * 2 + 1);
+	snprintf(r->fault, sizeof(r->fault), "seed=%llu,kill=%d,delay=200,"
+		 "pid=%d", (long long)seed, 50 + (int)(rnd(&r->rnd) % 300),
+		 far.pid);
+	o.slice_bytes = 4096;
+	ok(mc_open(&r->near, &o));
+	assert_true(memory(r, r->near, 0));
+	r->segment = ok(mc_segment_open(r->near, far.name, 5000));
+	run_round(r);
+	kill(far.pid, SIGKILL);
+	close(far.fd);
+	r->mem[1] = NULL;
+	close_engine(r, &r->near);
+	munmap(r->mem[0], len);
+	r->mem[0] = NULL;
+	n_completed += r->completed;
+	n_failed += r->failed;
+	n_bad += r->bad;
+	end_round(r);
+	free(r);
+}
+
+static void test_kills(void **state)
+{
+	static const char *const setups_used[] = {
+		"tcp-child", "shm", "shm-foreign",
+	};
+	int kills = n_rounds < 100 ? 3 : KILLS;
+
+	(void)state;
+	n_completed = n_failed = n_bad = 0;
+	for (int i = 0; i < kills; i++)
+		kill_round(first_seed + i, setups_used[i % 3]);
+	print_message("%d processes killed: requests completed %llu, failed "
+		      "%llu\n", kills, (long long)n_completed,
+		      (long long)n_failed);
+	assert_int_equal(n_bad, 0);
+	assert_true(n_failed);
+}
+
 static uint64_t number(const char *name, uint64_t fallback)
 {
 	const char *s = getenv(name);
@@ -719,6 +790,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rounds),
+		cmocka_unit_test(test_kills),
 	};
 	int r;
 
