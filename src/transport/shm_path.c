@@ -103,7 +103,8 @@ static int shm_enter(struct shm_copying *c)
 	c->window++;
 	/* Pairs with the loads of the peer that waits for us. */
 	__atomic_store_n(&p->shared->slot[c->slot].seq,
-			 p->slots.slot[c->slot].seq, __ATOMIC_SEQ_CST);
+			 __atomic_load_n(&p->slots.slot[c->slot].seq,
+					 __ATOMIC_RELAXED), __ATOMIC_SEQ_CST);
 	if (shm_admitted(p))
 		return 0;
 	shm_leave(c);
