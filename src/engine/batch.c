@@ -93,7 +93,6 @@ static void batch_reset(struct batch *b)
 	b->deadline_ns = b->quiesce_ns = 0;
 	b->canceled = b->async = b->freed = b->listed = false;
 	b->weighted = b->workers_only = b->notify_due = false;
-	b->waiters = NULL;
 	b->notify_peer = NULL;
 	free(b->notify_msg);
 	b->notify_msg = NULL;
