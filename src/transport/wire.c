@@ -247,8 +247,8 @@ static int wire_refused(const struct wire_dial *d, const struct wire_hello *h,
 			      "%llx", d->addr, (long long)h->server_epoch,
 			      (long long)w->epoch);
 	if (!w->status && h->server_epoch && w->epoch != h->server_epoch)
-		return mc_err(-ESTALE, "%s took epoch %llx for its own, and has "
-			      "%llx", d->addr, (long long)h->server_epoch,
+		return mc_err(-ESTALE, "%s took epoch %llx for its own, and "
+			      "has %llx", d->addr, (long long)h->server_epoch,
 			      (long long)w->epoch);
 	if (w->status == -EACCES)
 		return mc_err(-EACCES, "%s wants a cluster key: give its file "

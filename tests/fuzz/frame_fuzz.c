@@ -120,7 +120,7 @@ static void fuzz_server(uint8_t *data, size_t size, bool greets)
 		abort();
 }
 
-/* ---- the other side ----------------------------------------------------------- */
+/* ---- the other side ------------------------------------------------- */
 
 struct fuzz_peer {
 	int listen_fd;

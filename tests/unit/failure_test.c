@@ -26,7 +26,7 @@ enum {
 
 static const char *const killable[] = { "tcp-child", "shm", "shm-foreign" };
 
-/* ---- small things ---------------------------------------------------------- */
+/* ---- small things --------------------------------------------------- */
 
 /* Every thread of it has stopped. */
 static bool is_stopped(pid_t pid)
@@ -142,7 +142,7 @@ static bool far_peek(struct pair *p, uint64_t addr, void *out, uint64_t len)
 	return process_vm_readv(p->far.pid, &l, 1, &r, 1, 0) == (ssize_t)len;
 }
 
-/* ---- killed ------------------------------------------------------------------ */
+/* ---- killed --------------------------------------------------------- */
 
 static void killed(const char *setup, enum mc_op op)
 {
@@ -190,7 +190,7 @@ static void test_killed(void **state)
 	}
 }
 
-/* ---- frozen ------------------------------------------------------------------- */
+/* ---- frozen --------------------------------------------------------- */
 
 /* Over TCP nothing moves while it is frozen; nothing is stored once the failure
  * has been told, though it had been sent. */
@@ -342,7 +342,7 @@ static void test_patient_before_hasty(void **state)
 	pair_close(&p);
 }
 
-/* ---- restarted ------------------------------------------------------------------ */
+/* ---- restarted ------------------------------------------------------ */
 
 /* Another process on the same port: what was meant for the first is refused
  * by name, what comes then finds the new one. */
@@ -393,7 +393,7 @@ static void test_restarted(void **state)
 	restarted("tcp-child", true);
 }
 
-/* ---- no one there ---------------------------------------------------------------- */
+/* ---- no one there --------------------------------------------------- */
 
 static void test_listener_gone(void **state)
 {
@@ -419,7 +419,7 @@ static void test_listener_gone(void **state)
 	pair_close(&p);
 }
 
-/* ---- memory taken back under requests --------------------------------------------- */
+/* ---- memory taken back under requests ------------------------------- */
 
 static void test_unregister_near(void **state)
 {
@@ -484,7 +484,7 @@ static void test_unregister_far(void **state)
 	unregister_far("shm-foreign");
 }
 
-/* ---- large ------------------------------------------------------------------------- */
+/* ---- large ---------------------------------------------------------- */
 
 /* Around 4 and 5 GiB of a mapping that has pages only where it is used. */
 static void large(const char *transports)

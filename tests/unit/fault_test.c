@@ -120,7 +120,7 @@ static void look(volatile uint8_t *to, const volatile uint8_t *from,
 			*(const volatile uint64_t *)(from + i);
 }
 
-/* ---- a round's requests ---------------------------------------------------- */
+/* ---- a round's requests --------------------------------------------- */
 
 /* Cut [off, off+len) of a slot into ranges that lie apart, in any order. */
 static uint32_t cut(struct round *r, uint64_t base, uint64_t len, bool many,
@@ -200,7 +200,7 @@ static void make_fault(struct round *r)
 				      (int)(rnd(&r->rnd) % 300));
 }
 
-/* ---- checks ------------------------------------------------------------------ */
+/* ---- checks --------------------------------------------------------- */
 
 static int dest(const struct ask *a)
 {
@@ -321,7 +321,7 @@ static void see_again(struct round *r, const char *when)
 	free(now);
 }
 
-/* ---- a batch ------------------------------------------------------------------- */
+/* ---- a batch -------------------------------------------------------- */
 
 static void fill_reqs(const struct job *j, struct mc_req *q)
 {
@@ -475,7 +475,7 @@ static void run_unwaited(struct round *r)
 	usleep(rnd(&r->rnd) % 20000);
 }
 
-/* ---- ids ------------------------------------------------------------------------- */
+/* ---- ids ------------------------------------------------------------ */
 
 static void check_ids(struct round *r)
 {
@@ -515,7 +515,7 @@ static void check_ids(struct round *r)
 		}
 }
 
-/* ---- a round ---------------------------------------------------------------------- */
+/* ---- a round -------------------------------------------------------- */
 
 static bool memory(struct round *r, struct mc_engine *e, int m)
 {
@@ -685,7 +685,7 @@ static void one_round(uint64_t seed)
 	free(r);
 }
 
-/* ---- all of them --------------------------------------------------------------------- */
+/* ---- all of them ---------------------------------------------------- */
 
 static uint64_t first_seed, n_rounds, next_round;
 
@@ -721,7 +721,7 @@ static void test_rounds(void **state)
 		assert_true(n_completed && n_failed && n_canceled);
 }
 
-/* ---- the far process is killed ------------------------------------------------ */
+/* ---- the far process is killed -------------------------------------- */
 
 static void kill_round(uint64_t seed, const char *setup)
 {

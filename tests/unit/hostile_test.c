@@ -1,8 +1,8 @@
 /*
  * hostile_test.c - clients that do not keep to the protocol, or have no right
- * to be there: half-open connections, storms, slow readers, wrong keys, replayed
- * handshakes, and frames that point outside of what is offered. Others are
- * served meanwhile, and no byte changes that should not.
+ * to be there: half-open connections, storms, slow readers, wrong keys, a
+ * replayed handshake, and frames that point outside of what is offered. Others
+ * are served meanwhile, and no byte changes that should not.
  */
 #include "peer.h"
 
@@ -56,7 +56,7 @@ static void served(struct pair *p)
 	assert_true(seconds() - start < 1 * SLOW);
 }
 
-/* ---- crowds ------------------------------------------------------------------ */
+/* ---- crowds --------------------------------------------------------- */
 
 static bool room_for(int fds)
 {
@@ -158,7 +158,7 @@ static void test_storm(void **state)
 	pair_close(&p);
 }
 
-/* ---- slow readers --------------------------------------------------------------- */
+/* ---- slow readers --------------------------------------------------- */
 
 /* Send as much as it takes, for a while; how many frames went. */
 static int flood(struct mc_stream *s, const void *frame, size_t len)
@@ -240,7 +240,7 @@ static void test_slow_reader(void **state)
 	pair_close(&p);
 }
 
-/* ---- keys --------------------------------------------------------------------- */
+/* ---- keys ----------------------------------------------------------- */
 
 static const char *key_file(const char *text)
 {
@@ -382,7 +382,7 @@ static void test_replayed_handshake(void **state)
 	unlink(file);
 }
 
-/* ---- frames that point outside ----------------------------------------------------- */
+/* ---- frames that point outside -------------------------------------- */
 
 struct bad {
 	const char *what;
@@ -431,8 +431,10 @@ static void try_pieces(const struct aim *a, const char *addr)
 		  -ESTALE },
 		{ "read, not registered", R(100), { a->secret, 100, a->id },
 		  -ESTALE },
-		{ "write, before it", W(100), { a->far - 50, 100, a->id }, -ESTALE },
-		{ "write, over its end", W(100), { a->far + LEN - 99, 100, a->id },
+		{ "write, before it", W(100),
+		  { a->far - 50, 100, a->id }, -ESTALE },
+		{ "write, over its end", W(100),
+		  { a->far + LEN - 99, 100, a->id },
 		  -EFAULT },
 		{ "read, over its end", R(~0u), { a->far + 1, ~0u, a->id },
 		  -EFAULT },
@@ -442,8 +444,10 @@ static void try_pieces(const struct aim *a, const char *addr)
 		{ "write, wrong id", W(100), { a->far, 100, a->id + 1000 },
 		  -ESTALE },
 		{ "write, a->id zero", W(100), { a->far, 100, 0 }, -ESTALE },
-		{ "write, another's id", W(100), { a->far, 100, a->ro }, -ESTALE },
-		{ "write, read only", W(100), { a->readable, 100, a->ro }, -EACCES },
+		{ "write, another's id", W(100),
+		  { a->far, 100, a->ro }, -ESTALE },
+		{ "write, read only", W(100),
+		  { a->readable, 100, a->ro }, -EACCES },
 	};
 
 	for (size_t i = 0; i < sizeof(bads) / sizeof(bads[0]); i++)
