@@ -315,7 +315,7 @@ static void serve_eval(struct mc_engine *e, uint64_t conn, uint64_t id,
 }
 
 /* Who asked has gone: nobody waits for the answer. */
-static void serve_forget(struct mc_engine *e, uint64_t conn)
+static void questions_forget(struct mc_engine *e, uint64_t conn)
 {
 	struct serving *s = &e->serving;
 	struct question **at = &s->waiting;
@@ -448,7 +448,7 @@ void mc_host_gone(struct mc_host *h, uint64_t conn)
 {
 	struct mc_engine *e = (void *)h;
 
-	serve_forget(e, conn);
+	questions_forget(e, conn);
 	for (int i = 0; i < e->n_tr; i++)
 		if (e->tr[i].t->gone)
 			e->tr[i].t->gone(e->tr[i].ctx, conn);
