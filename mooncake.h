@@ -287,7 +287,8 @@ int mc_completed(struct mc_engine *e, uint64_t *out, int max);
 /* Submit, wait and free in one call, done by the calling thread as far as
  * possible: no allocation, no hop between threads, for small requests on one
  * host no system call either. Returns 0 if all requests completed, else the
- * first error; @out may be NULL. */
+ * first error; @out may be NULL. Requests before one that
+ * is wrong may have been done. */
 int mc_transfer(struct mc_engine *e, const struct mc_req *reqs, int n,
 		const struct mc_batch_opts *opts, struct mc_result *out);
 

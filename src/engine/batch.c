@@ -494,7 +494,7 @@ void batch_notify(struct batch *b)
 	if (r < 0) {
 		pthread_mutex_lock(&b->lock);
 		b->err = r == -ECANCELED ? b->expired : r;
-		snprintf(b->why, sizeof(b->why), "notification: %s",
+		snprintf(b->why, sizeof(b->why), "notification: %.200s",
 			 mc_errmsg());
 		pthread_mutex_unlock(&b->lock);
 	}

@@ -6,9 +6,6 @@
 #include "../topology/topology.h"
 #include "../transport/fault.h"
 
-#include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -124,7 +121,7 @@ void mc_host_rejected(struct mc_host *h)
 
 /* ---- opening -------------------------------------------------------- */
 
-static bool engine_listed(const char *list, const char *name)
+bool engine_listed(const char *list, const char *name)
 {
 	size_t n = strlen(name);
 
@@ -200,52 +197,6 @@ static int engine_transports(struct mc_engine *e)
 			e->n_tr++;
 	}
 	return r;
-}
-
-/* What peers are told: the advertised host, with our port if it has none. */
-static int engine_address(struct mc_engine *e)
-{
-	struct mc_net_name actual, name;
-	int r;
-
-	mc_copy(e->addr, mc_server_addr(e->server));
-	if (!e->opts.advertise)
-		return 0;
-	r = mc_net_parse(e->addr, 0, &actual);
-	if (!r)
-		r = mc_net_parse(e->opts.advertise, actual.port, &name);
-	return r < 0 ? r : mc_net_join(name.host, name.port, e->addr);
-}
-
-/* The addresses of the interfaces named in the options, for peers that want
- * a rail to each. */
-static void engine_devices(struct mc_engine *e)
-{
-	struct ifaddrs *all, *i;
-	struct mc_net_name own;
-	char addr[MC_ADDR_MAX];
-
-	if (!e->opts.devices || !e->server || getifaddrs(&all) < 0)
-		return;
-	mc_net_parse(e->addr, 0, &own);
-	for (i = all; i; i = i->ifa_next) {
-		char host[INET6_ADDRSTRLEN];
-		struct sockaddr_in *in = (void *)i->ifa_addr;
-		size_t n;
-
-		if (!in || in->sin_family != AF_INET ||
-		    !engine_listed(e->opts.devices, i->ifa_name))
-			continue;
-		inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
-		if (mc_net_join(host, own.port, addr) < 0)
-			continue;
-		n = strlen(addr) + 1;
-		if (e->addrs_len + n > sizeof(e->addrs))
-			break;
-		memcpy(e->addrs + e->addrs_len, addr, n);
-		e->addrs_len += n;
-	}
-	freeifaddrs(all);
 }
 
 static int engine_serve(struct mc_engine *e)

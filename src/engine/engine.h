@@ -400,6 +400,13 @@ static inline void count(uint64_t *counter, uint64_t n)
 	__atomic_add_fetch(counter, n, __ATOMIC_RELAXED);
 }
 
+/* Is @name one of a list such as "tcp,shm"? */
+bool engine_listed(const char *list, const char *name);
+
+/* address.c: where peers reach us. */
+int engine_address(struct mc_engine *e);
+void engine_devices(struct mc_engine *e);
+
 /* -EPERM in a process that only inherited @e by fork(). */
 int engine_check(const struct mc_engine *e);
 

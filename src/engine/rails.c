@@ -403,7 +403,7 @@ int rails_connect_first(struct peer *p, uint64_t deadline_ns)
 		r = rail_connect_now(p->rails[i], deadline_ns);
 		if (!r)
 			return 0;
-		snprintf(tried + n, sizeof(tried) - n, "%s%s: %s",
+		snprintf(tried + n, sizeof(tried) - n, "%s%s: %.100s",
 			 n ? "; " : "", p->rails[i]->t->name, mc_errmsg());
 		if (r == -EACCES)
 			break;

@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <net/if.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,14 @@ static int tcp_open(void **ctx, struct mc_host *host,
 	for (char *d = strtok_r(list, ", ", &save); d && t->n_devs < TCP_DEVS;
 	     d = strtok_r(NULL, ", ", &save))
 		mc_copy(t->devs[t->n_devs++], d);
+	for (int i = 0; i < t->n_devs; i++)
+		if (!if_nametoindex(t->devs[i])) {
+			int r = mc_err(-ENODEV, "no interface is called '%s': "
+				       "see `mooncake topo`", t->devs[i]);
+
+			free(t);
+			return r;
+		}
 	*ctx = t;
 	return 0;
 }

@@ -219,6 +219,9 @@ static int tls_load(SSL_CTX *ctx, const char *cert, const char *key,
 		if (ERR_GET_LIB(ERR_peek_error()) == ERR_LIB_X509)
 			return mc_err(-EINVAL, "TLS key %s is not that of "
 				      "certificate %s", key, cert);
+		if (key == cert)
+			return mc_err(-EINVAL, "%s holds no private key: name "
+				      "its file as the TLS key", cert);
 		return tls_pem_failed("key", key);
 	}
 	if (SSL_CTX_load_verify_locations(ctx, ca, NULL) != 1)
