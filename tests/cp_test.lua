@@ -71,7 +71,7 @@ function tests.names_of_ends_are_understood()
    test.eq(ends.base { kind = "local", path = "/a/b/" }, "b")
 end
 
--- ---- pairs of ends ---------------------------------------------------------
+-- ---- pairs of ends ------------------------------------------------------
 
 function tests.files_go_both_ways()
    local dir = test.tmpdir()
@@ -166,7 +166,7 @@ function tests.the_report_is_json_too()
    test.eq(succeeds { addr .. "/a", dir .. "/b", "-q" }, "")
 end
 
--- ---- what is not allowed ---------------------------------------------------
+-- ---- what is not allowed ------------------------------------------------
 
 function tests.no_name_leads_out_of_the_folder()
    local dir = test.tmpdir()
@@ -225,7 +225,7 @@ function tests.serve_says_what_is_wrong()
    test.eq(status, 1)
 end
 
--- ---- broken links and partial files ----------------------------------------
+-- ---- broken links and partial files -------------------------------------
 
 local SIZE = 40 * 2 ^ 20
 
@@ -340,7 +340,7 @@ function tests.a_node_that_hangs_is_noticed()
    test.eq(read_file(dir .. "/b") == read_file(dir .. "/a"), true)
 end
 
--- ---- the node itself -------------------------------------------------------
+-- ---- the node itself ----------------------------------------------------
 
 function tests.handles_of_the_dead_are_taken_over()
    local dir = test.tmpdir()

@@ -18,7 +18,7 @@ end
 
 local tests = {}
 
--- ---- engines ---------------------------------------------------------------
+-- ---- engines ------------------------------------------------------------
 
 function tests.options_are_checked()
    test.raises("unknown option 'lisen'", mooncake.open, { lisen = "x" })
@@ -70,7 +70,7 @@ function tests.collected_engines_do_not_crash()
    end
 end
 
--- ---- buffers ---------------------------------------------------------------
+-- ---- buffers ------------------------------------------------------------
 
 function tests.a_buffer_is_memory()
    local a = pair()
@@ -130,7 +130,7 @@ function tests.strings_and_pointers_can_be_registered()
    test.eq(b:buffers()[1].access, "local")
 end
 
--- ---- segments --------------------------------------------------------------
+-- ---- segments -----------------------------------------------------------
 
 function tests.a_segment_lists_its_buffers()
    local a, b, s = pair()
@@ -172,7 +172,7 @@ function tests.a_peer_that_is_not_there_is_said_in_time()
    assert(mooncake.now() - start < 1)
 end
 
--- ---- transfers -------------------------------------------------------------
+-- ---- transfers ----------------------------------------------------------
 
 local function moves_all_ways(transports)
    local a, b, s = pair { transports = transports }
@@ -279,7 +279,7 @@ function tests.what_the_world_refuses_is_said()
    assert(why and errno > 0)
 end
 
--- ---- futures ---------------------------------------------------------------
+-- ---- futures ------------------------------------------------------------
 
 local function requests(n, s, near, far)
    local reqs = mooncake.reqs(n)
@@ -364,7 +364,7 @@ function tests.time_that_is_over_is_eagain()
    assert(mooncake.wait_any({ f }, 5000))
 end
 
--- ---- notifications ---------------------------------------------------------
+-- ---- notifications ------------------------------------------------------
 
 function tests.notifications_arrive_in_order()
    local a, b, s = pair()
@@ -393,7 +393,7 @@ function tests.a_batch_announces_itself_after_its_bytes()
    test.eq(a:next_notify(1000).msg, "")
 end
 
--- ---- timers, processes, and the rest ---------------------------------------
+-- ---- timers, processes, and the rest ------------------------------------
 
 function tests.timers_run_while_one_sleeps()
    local ran = {}

@@ -25,7 +25,7 @@ local function read_file(path)
    return text
 end
 
--- ---- reading ---------------------------------------------------------------
+-- ---- reading ------------------------------------------------------------
 
 -- Fenced blocks by section: { { title =, { lang =, varies =, line =, [i] = text } } }.
 local function read_markdown(path)
@@ -70,7 +70,7 @@ local function read_steps(block, steps)
    end
 end
 
--- ---- comparing -------------------------------------------------------------
+-- ---- comparing ----------------------------------------------------------
 
 -- A line without what differs from run to run.
 local function normal(line)
@@ -93,10 +93,11 @@ local function matches(want, got, i, j)
       end
       return false
    end
-   return got[j] and normal(want[i]) == normal(got[j]) and matches(want, got, i + 1, j + 1)
+   return got[j] and normal(want[i]) == normal(got[j])
+      and matches(want, got, i + 1, j + 1)
 end
 
--- ---- running ---------------------------------------------------------------
+-- ---- running ------------------------------------------------------------
 
 local function free_port()
    local e = assert(mooncake.open { listen = "127.0.0.1:0" })
@@ -143,8 +144,8 @@ local function prepare(text)
    local f = assert(io.open(dir .. "/script", "w"))
    f:write(text)
    f:close()
-   assert(os.execute(("cd %s && mkdir work && cd work && ln -s '%s'/examples '%s'/traces " ..
-      "'%s'/dist ."):format(dir, ROOT, ROOT, ROOT)) == 0)
+   assert(os.execute(("cd %s && mkdir work && cd work && ln -s '%s'/examples " ..
+      "'%s'/traces '%s'/dist ."):format(dir, ROOT, ROOT, ROOT)) == 0)
    return dir
 end
 
@@ -203,7 +204,7 @@ local function run_section(section)
    judge(steps, distribute(steps, output, mark))
 end
 
--- ---- the README ------------------------------------------------------------
+-- ---- the README ---------------------------------------------------------
 
 local readme = read_markdown(ROOT .. "/README.md")
 
@@ -228,8 +229,8 @@ function tests.quoted_files_are_the_examples()
          local name = (block[1] or ""):match "^%-%- (%S+%.lua) %- " or
                       (block[1] or ""):match "^/%* (%S+%.c) %- "
          if name then
-            test.eq(table.concat(block, "\n") .. "\n", read_file(ROOT .. "/examples/" .. name),
-                    name)
+            test.eq(table.concat(block, "\n") .. "\n",
+                    read_file(ROOT .. "/examples/" .. name), name)
             quoted = quoted + 1
          end
       end
@@ -247,7 +248,7 @@ function tests.links_lead_to_files()
    end
 end
 
--- ---- the examples ----------------------------------------------------------
+-- ---- the examples -------------------------------------------------------
 
 local function mooncake_run(...)
    local text, status = proc.run { proc.exe(), "run", ... }
@@ -270,7 +271,8 @@ end
 -- Each file directly under examples/ is named by some test, or run by the README.
 function tests.every_example_is_tested()
    local sources = read_file(ROOT .. "/README.md")
-   local list = proc.run { "sh", "-c", 'ls "$1"/tests/*_test.lua "$1"/tests/*.t', "sh", ROOT }
+   local list = proc.run { "sh", "-c", 'ls "$1"/tests/*_test.lua "$1"/tests/*.t', "sh",
+      ROOT }
    for path in list:gmatch "[^\n]+" do sources = sources .. read_file(path) end
    for name in proc.run({ "ls", ROOT .. "/examples" }):gmatch "[^\n]+" do
       local stem = name:match "^(.*)%.%w+$"
@@ -281,7 +283,7 @@ function tests.every_example_is_tested()
    end
 end
 
--- ---- the help topics -------------------------------------------------------
+-- ---- the help topics ----------------------------------------------------
 
 -- The indented paragraphs that begin with "local ", as one script, and what it prints
 -- according to the remarks "--> text".
@@ -336,7 +338,8 @@ function tests.the_lua_manual_is_complete()
       end
    end
    for name in pairs(mooncake) do
-      assert(text:find("mooncake." .. name, 1, true), "mooncake." .. name .. " is not in it")
+      local full = "mooncake." .. name
+      assert(text:find(full, 1, true), full .. " is not in it")
    end
    for name in text:gmatch "%f[%w]mooncake%.([%w_]+)%(" do
       assert(mooncake[name], "mooncake." .. name .. " is made up")

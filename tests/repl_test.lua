@@ -7,7 +7,7 @@ local proc = require "mooncake.proc"
 
 local tests = {}
 
--- ---- evaluation ------------------------------------------------------------
+-- ---- evaluation ---------------------------------------------------------
 
 local function run(text, session)
    local lines = {}
@@ -116,7 +116,7 @@ function tests.words_complete_globals_fields_and_methods()
    e:close()
 end
 
--- ---- the command -----------------------------------------------------------
+-- ---- the command --------------------------------------------------------
 
 local function repl(input, args, env)
    local argv = { proc.exe(), "repl", stdin = "pipe", stdout = "pipe", stderr = "stdout",
@@ -173,7 +173,7 @@ function tests.a_terminal_has_prompt_history_and_completion()
    assert(history:find "if", history)
 end
 
--- ---- on a node -------------------------------------------------------------
+-- ---- on a node ----------------------------------------------------------
 
 local function node_with_key()
    local dir = test.tmpdir()

@@ -38,7 +38,7 @@ end
 
 local missed = 0
 
--- ---- the machine -----------------------------------------------------------
+-- ---- the machine --------------------------------------------------------
 
 local function first_line(path, pattern)
    local f = io.open(path)
@@ -74,7 +74,7 @@ local function print_machine(m)
    print ""
 end
 
--- ---- rows ------------------------------------------------------------------
+-- ---- rows ---------------------------------------------------------------
 
 local COLUMNS = { 40, 12, 34, 12, 7, 9, 6 }
 
@@ -156,7 +156,7 @@ local function against_limit(s, r, kind, p)
    row(r)
 end
 
--- ---- iperf3 ----------------------------------------------------------------
+-- ---- iperf3 -------------------------------------------------------------
 
 -- Bytes per ns of iperf3 over loopback with so many streams.
 local function iperf(streams)
@@ -190,7 +190,7 @@ local function has_iperf()
    return p and p:wait() == 0
 end
 
--- ---- the table -------------------------------------------------------------
+-- ---- the table ----------------------------------------------------------
 
 local function session(spec)
    spec.span, spec.memory = SPAN, spec.memory or "alloc"
@@ -265,7 +265,7 @@ local function ffi_rows()
    end
 end
 
--- ---- figures without a bar -------------------------------------------------
+-- ---- figures without a bar ----------------------------------------------
 
 local function figure(name, text, value)
    if opt.json then

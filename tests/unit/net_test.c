@@ -41,7 +41,7 @@ static int count_fds(void)
 	return n;
 }
 
-/* ---- addresses ----------------------------------------------------------- */
+/* ---- addresses ------------------------------------------------------- */
 
 static void addresses_are_taken_apart(void **state)
 {
@@ -164,7 +164,7 @@ static void socket_addresses_become_text(void **state)
 	assert_string_equal(text, "unix:@name");
 }
 
-/* ---- listening and connecting -------------------------------------------- */
+/* ---- listening and connecting ---------------------------------------- */
 
 static int accept_one(int fd)
 {
@@ -318,7 +318,7 @@ static void waiting_has_an_end(void **state)
 	close(p[0]);
 }
 
-/* ---- unix sockets -------------------------------------------------------- */
+/* ---- unix sockets ---------------------------------------------------- */
 
 static void unix_pair(int *l, int *a, int *c)
 {

@@ -83,7 +83,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* ---- the verbs ----------------------------------------------------------- */
+/* ---- the verbs ------------------------------------------------------- */
 
 static void values_come_and_go(void **state)
 {
@@ -289,7 +289,7 @@ static void all_values_up_to_the_limit(void **state)
 	mc_registry_close(r);
 }
 
-/* ---- compare and swap ---------------------------------------------------- */
+/* ---- compare and swap ------------------------------------------------ */
 
 static void versions_guard_changes(void **state)
 {
@@ -363,7 +363,7 @@ static void one_of_eight_wins(void **state)
 	assert_int_equal(lost, 20 * 7);
 }
 
-/* ---- leases -------------------------------------------------------------- */
+/* ---- leases ---------------------------------------------------------- */
 
 static void leases_run_out_unless_renewed(void **state)
 {
@@ -438,7 +438,7 @@ static void idle_costs_nothing(void **state)
 	mc_registry_close(r);
 }
 
-/* ---- watching ------------------------------------------------------------ */
+/* ---- watching -------------------------------------------------------- */
 
 static void *change_soon(void *arg)
 {
@@ -540,7 +540,7 @@ static void old_changes_are_forgotten(void **state)
 	mc_registry_close(r);
 }
 
-/* ---- servers that do not answer as they should --------------------------- */
+/* ---- servers that do not answer as they should ----------------------- */
 
 static void a_server_that_is_gone(void **state)
 {

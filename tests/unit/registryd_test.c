@@ -81,7 +81,7 @@ static int teardown(void **state)
 	return system(cmd);
 }
 
-/* ---- plain requests ------------------------------------------------------ */
+/* ---- plain requests -------------------------------------------------- */
 
 /* Send @text, read until the server closes or is quiet: what came. */
 static const char *ask(const struct mc_registryd *d, const char *text)
@@ -295,7 +295,7 @@ static void addresses_of_all_kinds(void **state)
 	mc_registryd_close(NULL);
 }
 
-/* ---- the state file ------------------------------------------------------ */
+/* ---- the state file -------------------------------------------------- */
 
 static char *slurp(const char *path, size_t *len)
 {

@@ -39,7 +39,7 @@ static void assert_says(const char *text)
 		fail_msg("message '%s' lacks '%s'", mc_errmsg(), text);
 }
 
-/* ---- certificates -------------------------------------------------------- */
+/* ---- certificates ---------------------------------------------------- */
 
 static const char *file_of(const char *name, const char *ext)
 {
@@ -141,7 +141,7 @@ static struct mc_tls *tls_of(const char *name, const char *ca)
 	return tls;
 }
 
-/* ---- pairs of streams ---------------------------------------------------- */
+/* ---- pairs of streams ------------------------------------------------ */
 
 struct pair {
 	struct mc_tls *tls_a, *tls_b;
@@ -221,7 +221,7 @@ static void close_pair(struct pair *p)
 	mc_tls_close(p->tls_b);
 }
 
-/* ---- moving bytes -------------------------------------------------------- */
+/* ---- moving bytes ---------------------------------------------------- */
 
 static uint64_t seed = 1;
 
@@ -419,7 +419,7 @@ static void nothing_to_move_is_no_error(void **state)
 	}
 }
 
-/* ---- ends ---------------------------------------------------------------- */
+/* ---- ends ------------------------------------------------------------ */
 
 static void an_end_in_the_middle_is_named(void **state)
 {
@@ -515,7 +515,7 @@ static void silence_ends_at_the_deadline(void **state)
 	}
 }
 
-/* ---- certificates, again ------------------------------------------------- */
+/* ---- certificates, again --------------------------------------------- */
 
 static void a_wrong_authority_is_refused(void **state)
 {
@@ -666,7 +666,7 @@ static void bad_files_are_named(void **state)
 	mc_tls_close(NULL);
 }
 
-/* ---- descriptors --------------------------------------------------------- */
+/* ---- descriptors ----------------------------------------------------- */
 
 static void unix_pair(struct mc_stream *a, struct mc_stream *b)
 {

@@ -24,7 +24,7 @@
 
 static char root[PATH_MAX - 1024];
 
-/* ---- building a tree --------------------------------------------------- */
+/* ---- building a tree ------------------------------------------------- */
 
 static void make_folders(const char *path)
 {
@@ -153,7 +153,7 @@ static int teardown(void **state)
 	return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* ---- looking at the result --------------------------------------------- */
+/* ---- looking at the result ------------------------------------------- */
 
 static struct mc_topology *topology_of(const char *dir)
 {
@@ -190,7 +190,7 @@ static int distance(struct mc_topology *t, const char *a, const char *b)
 	return d;
 }
 
-/* ---- shapes ------------------------------------------------------------ */
+/* ---- shapes ---------------------------------------------------------- */
 
 /* Two sockets; each has two root complexes with one switch; below each switch
  * two GPUs, two NICs that do RDMA, and one drive. */
@@ -535,7 +535,7 @@ static void a_damaged_rate_is_unknown(void **state)
 	mc_topology_close(t);
 }
 
-/* ---- parsers ----------------------------------------------------------- */
+/* ---- parsers --------------------------------------------------------- */
 
 static void rates_have_units(void **state)
 {
@@ -604,7 +604,7 @@ static void distances_follow_the_tree(void **state)
 #undef D
 }
 
-/* ---- the machine the test runs on --------------------------------------- */
+/* ---- the machine the test runs on ------------------------------------ */
 
 static void this_machine_has_a_topology(void **state)
 {
