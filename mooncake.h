@@ -517,7 +517,8 @@ int64_t mc_measure_cpu_ns(int pid);
 int64_t mc_measure_rss(int pid);
 
 /* Submit @n requests, cut into batches of @batch, over and over by
- * mc_transfer(), from @threads threads for @duration_ms. The result goes to
+ * mc_transfer(), from @threads threads for @duration_ms, each with a share of
+ * the batches to itself, if there are enough. The result goes to
  * @out; requests that fail are counted there, and 100 of them end the run. */
 int mc_measure_run(struct mc_engine *e, const struct mc_req *reqs, uint32_t n,
 		   uint32_t batch, int threads, int duration_ms,

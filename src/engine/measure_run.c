@@ -21,7 +21,7 @@ struct measure_thread {
 	struct mc_engine *e;
 	const struct mc_req *reqs;
 	uint32_t batch;
-	uint64_t batches, at;		/* in the list; where to begin */
+	uint64_t first, end, at;	/* its share of the batches */
 	uint64_t stop_ns;
 	struct mc_measure m;
 };
@@ -41,7 +41,7 @@ static void *measure_loop(void *arg)
 
 	while (now < t->stop_ns && t->m.errors < MEASURE_ERRORS) {
 		reqs = t->reqs + t->at * t->batch;
-		t->at = t->at + 1 < t->batches ? t->at + 1 : 0;
+		t->at = t->at + 1 < t->end ? t->at + 1 : t->first;
 		res.bytes = 0;
 		if (mc_transfer(t->e, reqs, t->batch, NULL, &res) < 0)
 			measure_failed(&t->m);
@@ -86,6 +86,16 @@ static int measure_start(struct measure_thread *t, int n)
 	return 0;
 }
 
+/* Threads do not write to the same places, if there are enough. */
+static void measure_share(struct measure_thread *t, int i, int threads,
+			  uint64_t batches)
+{
+	t->first = batches < (uint64_t)threads ? 0 : batches * i / threads;
+	t->end = batches < (uint64_t)threads ? batches :
+		 batches * (i + 1) / threads;
+	t->at = t->first;
+}
+
 int mc_measure_run(struct mc_engine *e, const struct mc_req *reqs, uint32_t n,
 		   uint32_t batch, int threads, int duration_ms,
 		   struct mc_measure *out)
@@ -107,8 +117,7 @@ int mc_measure_run(struct mc_engine *e, const struct mc_req *reqs, uint32_t n,
 		t[i].e = e;
 		t[i].reqs = reqs;
 		t[i].batch = batch;
-		t[i].batches = n / batch;
-		t[i].at = t[i].batches * i / threads;
+		measure_share(&t[i], i, threads, n / batch);
 		t[i].stop_ns = start + (uint64_t)duration_ms * MC_MS;
 	}
 	r = measure_start(t, threads);

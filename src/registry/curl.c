@@ -9,14 +9,14 @@
 #include <stdio.h>
 
 static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
-static struct mc_curl curl_functions;
+struct mc_curl mc_curl;
 static char curl_why[128];
 
 #define CURL_LOAD(name) \
-	curl_functions.name = dlsym(lib, "curl_" #name); \
-	missing |= !curl_functions.name;
+	mc_curl.name = dlsym(lib, "curl_" #name); \
+	missing |= !mc_curl.name;
 
-static void curl_load(void)
+static void curl_load_once(void)
 {
 	void *lib = dlopen("libcurl.so.4", RTLD_NOW);
 	bool missing = false;
@@ -33,17 +33,14 @@ static void curl_load(void)
 			 "than 7.62");
 		return;
 	}
-	code = curl_functions.global_init(CURL_GLOBAL_DEFAULT);
+	code = mc_curl.global_init(CURL_GLOBAL_DEFAULT);
 	if (code)
 		snprintf(curl_why, sizeof(curl_why), "libcurl does not start: "
-			 "%s", curl_functions.easy_strerror(code));
+			 "%s", mc_curl.easy_strerror(code));
 }
 
-const struct mc_curl *mc_curl_get(void)
+int mc_curl_load(void)
 {
-	pthread_once(&curl_once, curl_load);
-	if (!curl_why[0])
-		return &curl_functions;
-	mc_err(-EOPNOTSUPP, "registry: %s", curl_why);
-	return NULL;
+	pthread_once(&curl_once, curl_load_once);
+	return curl_why[0] ? mc_err(-EOPNOTSUPP, "registry: %s", curl_why) : 0;
 }

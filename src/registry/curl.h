@@ -20,8 +20,9 @@ struct mc_curl {
 	MC_CURL_FUNCTIONS(MC_CURL_FIELD)
 };
 
-/* libcurl, ready for use in any thread; NULL with a message if there is
- * none. */
-const struct mc_curl *mc_curl_get(void);
+/* Filled by mc_curl_load(), which every user calls first: 0, or -EOPNOTSUPP
+ * with the reason. */
+extern struct mc_curl mc_curl;
+int mc_curl_load(void);
 
 #endif

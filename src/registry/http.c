@@ -61,15 +61,13 @@ struct http_call {
 	char why[CURL_ERROR_SIZE];
 };
 
-static const struct mc_curl *http_curl;	/* once a registry is open */
-
 /* ---- open and close ---------------------------------------------------- */
 
 static char *http_part(CURLU *u, CURLUPart part)
 {
 	char *s = NULL;
 
-	return http_curl->url_get(u, part, &s, 0) ? NULL : s;
+	return mc_curl.url_get(u, part, &s, 0) ? NULL : s;
 }
 
 /* How messages name the server: no user, no password, no query. */
@@ -83,22 +81,22 @@ static int http_show(CURLU *u, char **shown)
 		asprintf(shown, "%s://%.100s%s%.5s%.80s", scheme, host,
 			 port ? ":" : "", port ? port : "", path) : -1;
 
-	http_curl->free(scheme);
-	http_curl->free(host);
-	http_curl->free(port);
-	http_curl->free(path);
+	mc_curl.free(scheme);
+	mc_curl.free(host);
+	mc_curl.free(port);
+	mc_curl.free(path);
 	return n < 0 ? mc_err(-ENOMEM, "out of memory") : 0;
 }
 
 /* "http://host:port" means the path that metadata servers have. */
 static CURLUcode http_complete(CURLU *u, const char *url)
 {
-	CURLUcode r = http_curl->url_set(u, CURLUPART_URL, url, 0);
+	CURLUcode r = mc_curl.url_set(u, CURLUPART_URL, url, 0);
 	const char *host = strstr(url, "://") + 3;
 
 	if (!r && !host[strcspn(host, "/?#")])
-		r = http_curl->url_set(u, CURLUPART_PATH, "/metadata", 0);
-	return r ? r : http_curl->url_set(u, CURLUPART_FRAGMENT, NULL, 0);
+		r = mc_curl.url_set(u, CURLUPART_PATH, "/metadata", 0);
+	return r ? r : mc_curl.url_set(u, CURLUPART_FRAGMENT, NULL, 0);
 }
 
 static int http_base(struct http *h, CURLU *u)
@@ -107,7 +105,7 @@ static int http_base(struct http *h, CURLU *u)
 	int n = full ? asprintf(&h->base, "%s%c", full,
 				strchr(full, '?') ? '&' : '?') : -1;
 
-	http_curl->free(full);
+	mc_curl.free(full);
 	if (n < 0) {
 		h->base = NULL;
 		return mc_err(-ENOMEM, "out of memory");
@@ -117,7 +115,7 @@ static int http_base(struct http *h, CURLU *u)
 
 static int http_address(struct http *h, const char *url)
 {
-	CURLU *u = http_curl->url();
+	CURLU *u = mc_curl.url();
 	CURLUcode c;
 	int r;
 
@@ -134,7 +132,7 @@ static int http_address(struct http *h, const char *url)
 		r = http_show(u, &h->shown);
 	if (!r)
 		r = http_base(h, u);
-	http_curl->url_cleanup(u);
+	mc_curl.url_cleanup(u);
 	return r;
 }
 
@@ -144,7 +142,7 @@ static void http_close(void *ctx)
 
 	if (!h)
 		return;
-	http_curl->easy_cleanup(h->curl);
+	mc_curl.easy_cleanup(h->curl);
 	free(h->base);
 	free(h->shown);
 	free(h);
@@ -153,21 +151,18 @@ static void http_close(void *ctx)
 static int http_open(void **ctx, const char *url,
 		     const struct mc_registry_times *times)
 {
-	const struct mc_curl *curl = mc_curl_get();
 	struct http *h;
-	int r;
+	int r = mc_curl_load();
 
-	if (!curl)
-		return -EOPNOTSUPP;
-	/* The same for every thread that comes here. */
-	__atomic_store_n(&http_curl, curl, __ATOMIC_RELEASE);
+	if (r < 0)
+		return r;
 	h = calloc(1, sizeof(*h));
 	if (!h)
 		return mc_err(-ENOMEM, "out of memory");
 	h->times = times;
 	r = http_address(h, url);
 	if (!r) {
-		h->curl = http_curl->easy_init();
+		h->curl = mc_curl.easy_init();
 		if (!h->curl)
 			r = mc_err(-ENOMEM, "out of memory");
 	}
@@ -238,7 +233,7 @@ static int http_add_header(struct http *h, struct http_call *c,
 	char line[64];
 
 	snprintf(line, sizeof(line), "%s: %" PRIu64, name, value);
-	grown = http_curl->slist_append(c->headers, line);
+	grown = mc_curl.slist_append(c->headers, line);
 	if (!grown)
 		return http_out_of_memory(h, c);
 	c->headers = grown;
@@ -282,10 +277,10 @@ static int http_failed(struct http *h, struct http_call *c, CURLcode code)
 			      HTTP_ANSWER_MAX);
 	if (code == CURLE_WRITE_ERROR)
 		return http_out_of_memory(h, c);
-	http_curl->easy_getinfo(h->curl, CURLINFO_OS_ERRNO, &os_errno);
+	mc_curl.easy_getinfo(h->curl, CURLINFO_OS_ERRNO, &os_errno);
 	return mc_err(http_errno(code, os_errno), "registry %s: %s '%.80s': %s",
 		      h->shown, c->what, c->key,
-		      c->why[0] ? c->why : http_curl->easy_strerror(code));
+		      c->why[0] ? c->why : mc_curl.easy_strerror(code));
 }
 
 static int http_status_errno(long status)
@@ -356,7 +351,7 @@ static int http_set_url(struct http *h, struct http_call *c)
 		     !strcmp(c->what, "list") || !strcmp(c->what, "watch") ?
 		     "prefix=" : "key=", h->escaped, c->query) < 0)
 		return http_out_of_memory(h, c);
-	r = http_curl->easy_setopt(h->curl, CURLOPT_URL, url);
+	r = mc_curl.easy_setopt(h->curl, CURLOPT_URL, url);
 	free(url);
 	return r ? http_out_of_memory(h, c) : 0;
 }
@@ -365,28 +360,28 @@ static void http_set_options(struct http *h, struct http_call *c)
 {
 	CURL *q = h->curl;
 
-	http_curl->easy_setopt(q, CURLOPT_CUSTOMREQUEST, c->method);
+	mc_curl.easy_setopt(q, CURLOPT_CUSTOMREQUEST, c->method);
 	if (c->body) {
-		http_curl->easy_setopt(q, CURLOPT_POSTFIELDSIZE_LARGE,
+		mc_curl.easy_setopt(q, CURLOPT_POSTFIELDSIZE_LARGE,
 				 (curl_off_t)c->len);
-		http_curl->easy_setopt(q, CURLOPT_POSTFIELDS, c->body);
-		http_curl->easy_setopt(q, CURLOPT_EXPECT_100_TIMEOUT_MS,
+		mc_curl.easy_setopt(q, CURLOPT_POSTFIELDS, c->body);
+		mc_curl.easy_setopt(q, CURLOPT_EXPECT_100_TIMEOUT_MS,
 				 (long)HTTP_EXPECT_MS);
 	}
-	http_curl->easy_setopt(q, CURLOPT_HTTPHEADER, c->headers);
-	http_curl->easy_setopt(q, CURLOPT_WRITEFUNCTION, http_on_body);
-	http_curl->easy_setopt(q, CURLOPT_WRITEDATA, c);
-	http_curl->easy_setopt(q, CURLOPT_HEADERFUNCTION, http_on_header);
-	http_curl->easy_setopt(q, CURLOPT_HEADERDATA, c);
-	http_curl->easy_setopt(q, CURLOPT_ERRORBUFFER, c->why);
-	http_curl->easy_setopt(q, CURLOPT_USERAGENT, "mooncake");
+	mc_curl.easy_setopt(q, CURLOPT_HTTPHEADER, c->headers);
+	mc_curl.easy_setopt(q, CURLOPT_WRITEFUNCTION, http_on_body);
+	mc_curl.easy_setopt(q, CURLOPT_WRITEDATA, c);
+	mc_curl.easy_setopt(q, CURLOPT_HEADERFUNCTION, http_on_header);
+	mc_curl.easy_setopt(q, CURLOPT_HEADERDATA, c);
+	mc_curl.easy_setopt(q, CURLOPT_ERRORBUFFER, c->why);
+	mc_curl.easy_setopt(q, CURLOPT_USERAGENT, "mooncake");
 	/* No signals in other people's processes, and no proxy from the
 	 * environment between the nodes of a cluster. */
-	http_curl->easy_setopt(q, CURLOPT_NOSIGNAL, 1L);
-	http_curl->easy_setopt(q, CURLOPT_NOPROXY, "*");
-	http_curl->easy_setopt(q, CURLOPT_CONNECTTIMEOUT_MS,
+	mc_curl.easy_setopt(q, CURLOPT_NOSIGNAL, 1L);
+	mc_curl.easy_setopt(q, CURLOPT_NOPROXY, "*");
+	mc_curl.easy_setopt(q, CURLOPT_CONNECTTIMEOUT_MS,
 			 (long)h->times->connect_ms);
-	http_curl->easy_setopt(q, CURLOPT_TIMEOUT_MS,
+	mc_curl.easy_setopt(q, CURLOPT_TIMEOUT_MS,
 			 (long)h->times->total_ms + c->wait_ms);
 }
 
@@ -395,16 +390,16 @@ static int http_send(struct http *h, struct http_call *c)
 	CURLcode code;
 	int r;
 
-	http_curl->easy_reset(h->curl);	/* connections stay open */
+	mc_curl.easy_reset(h->curl);	/* connections stay open */
 	r = http_set_url(h, c);
 	if (r < 0)
 		return r;
 	http_set_options(h, c);
-	code = http_curl->easy_perform(h->curl);
+	code = mc_curl.easy_perform(h->curl);
 	h->ours = !code && c->ours;
 	if (code)
 		return http_failed(h, c, code);
-	http_curl->easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &c->status);
+	mc_curl.easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &c->status);
 	return c->status == 200 ? 0 : http_refused(h, c);
 }
 
@@ -415,7 +410,7 @@ static int http_call(struct http *h, struct http_call *c)
 	if (!c->answer)
 		c->answer = &c->scrap;
 	r = http_send(h, c);
-	http_curl->slist_free_all(c->headers);
+	mc_curl.slist_free_all(c->headers);
 	free(c->scrap.data);
 	c->headers = NULL;
 	c->scrap = (struct mc_registry_text){ 0 };
@@ -469,7 +464,7 @@ static int http_change(struct http *h, struct http_call *c, int ttl_ms,
 	if (!r && ttl_ms)
 		r = http_add_header(h, c, "Mooncake-TTL", ttl_ms);
 	if (r < 0) {
-		http_curl->slist_free_all(c->headers);
+		mc_curl.slist_free_all(c->headers);
 		return r;
 	}
 	r = http_call(h, c);
@@ -487,7 +482,7 @@ static int http_put(void *ctx, const char *key, const void *value, size_t len,
 		.body = len ? value : "", .len = len,
 	};
 
-	c.headers = http_curl->slist_append(NULL, "Content-Type: "
+	c.headers = mc_curl.slist_append(NULL, "Content-Type: "
 					    "application/json");
 	if (!c.headers)
 		return http_out_of_memory(ctx, &c);
