@@ -1,6 +1,7 @@
 -- cp_test.lua - `mooncake cp` and `mooncake serve`: every pair of ends, broken links,
 -- partial files, checksums, and what a node does not allow.
 
+local copy = require "mooncake.copy"
 local ends = require "mooncake.ends"
 local fs = require "mooncake.fs"
 local mooncake = require "mooncake"
@@ -268,6 +269,86 @@ function tests.writing_goes_on_when_the_node_is_back()
    end, function(dir) return { "--dir", dir .. "/pool" } end, function(dir)
       test.eq(read_file(dir .. "/pool/b") == read_file(dir .. "/a"), true)
    end)
+end
+
+-- Lines of what was said.
+local function said(text)
+   return select(2, text:gsub("\n", ""))
+end
+
+function tests.what_cannot_heal_ends_at_once()
+   local dir = test.tmpdir()
+   write_file(dir .. "/a", bytes(100000))
+   local e = assert(mooncake.open { listen = "127.0.0.1:0" })
+   test.defer(function() e:close() end)
+   local start = proc.now()
+   local status, _, err = cp { dir .. "/a", e:addr() .. "#0x1000" }
+   test.eq(status, 1)
+   assert(err:find "in no buffer", err)
+   status, _, err = cp { e:addr() .. "#0x1000+4096", dir .. "/b" }
+   test.eq(status, 1)
+   assert(err:find "in no buffer", err)
+   test.eq(said(err), 1, err)
+   -- Part of it is there, the rest is not.
+   local b = assert(e:alloc(2 ^ 21))
+   status, _, err = cp { ("%s#%d+%d"):format(e:addr(), b.addr, 2 ^ 40), dir .. "/b" }
+   test.eq(status, 1)
+   assert(said(err) <= 2, err)
+   b = assert(e:alloc(4096, { access = "r" }))
+   status, _, err = cp { dir .. "/a", ("%s#%d"):format(e:addr(), b.addr) }
+   test.eq(status, 1)
+   test.eq(said(err), 1, err)
+   assert(proc.now() - start < 10, "it kept trying")
+end
+
+function tests.an_error_that_stays_is_said_once()
+   local dir = test.tmpdir()
+   write_file(dir .. "/a", bytes(SIZE))
+   local p, addr = serve { "--file", dir .. "/a" }
+   local c = test.spawn { proc.exe(), "cp", "--rate", "40M", "--retry", "2",
+                          stderr = dir .. "/err", addr .. "/a", dir .. "/b" }
+   proc.sleep_ms(400)
+   p:kill "KILL"
+   p:wait(2000)
+   test.eq(c:wait(10000), 4)
+   local err = read_file(dir .. "/err")
+   assert(select(2, err:gsub("trying again", "")) <= 2, err)
+end
+
+-- An end that fails its first so many fills, and then works.
+local function failing(times, errno)
+   local s = { kind = "range", fills = {}, reopened = 0 }
+   function s.open() return 100 end
+   function s.fill()
+      s.fills[#s.fills + 1] = mooncake.now()
+      if #s.fills <= times then return nil, "no luck", errno end
+      return true
+   end
+   function s.reopen()
+      s.reopened = s.reopened + 1
+      return true
+   end
+   s.drain, s.mark, s.rewind, s.commit = s.reopen, s.open, s.open, s.open
+   s.close = s.open
+   return s
+end
+
+function tests.tries_come_less_and_less_often()
+   local e = assert(mooncake.open { listen = "none" })
+   test.defer(function() e:close() end)
+   local source, dest, notes = failing(4, 110), failing(0), {}
+   function dest.open() return 0 end
+   local c = copy.new { source = source, dest = dest, engine = e, retry = 10,
+      stopped = function() return false end, on_progress = function() end,
+      on_note = function(text) notes[#notes + 1] = text end }
+   assert(c:run())
+   test.eq(notes, { "no luck; trying again" })
+   test.eq(c.retries, 4)
+   local f = source.fills
+   for i, least in ipairs { 0.1, 0.2, 0.4, 0.8 } do
+      local waited = f[i + 1] - f[i]
+      assert(waited >= least and waited < least + 0.5, waited)
+   end
 end
 
 function tests.a_link_that_stays_broken_is_status_4()

@@ -1,6 +1,6 @@
 -- copy.lua - one copy from end to end: a few buffers in turn, so that reading and
 -- writing overlap; sums compared group by group; and on again from the last good place
--- after a link broke.
+-- after a link broke. What cannot heal, as a wrong address, ends it at once.
 
 local buffer_names = { "source", "what came", "destination" }
 
@@ -12,6 +12,11 @@ local SLOTS = 4
 local GROUP = 64 * CHUNK
 local TRIES = 3
 local MARK_EVERY = 1
+local PAUSE, LONGEST_PAUSE = 0.1, 1
+
+-- A request that is wrong stays so: EACCES, EFAULT, EINVAL, ENOENT.
+local WRONG = { [13] = true, [14] = true, [22] = true, [2] = true }
+local EACCES, EINVAL = 13, 22
 
 local Copy = {}
 Copy.__index = Copy
@@ -21,7 +26,7 @@ local copy = {}
 -- spec: source, dest (see ends.lua), engine, verify, resume, retry (seconds), rate
 -- (bytes per second or nil), on_progress(done), on_note(text), stopped().
 function copy.new(spec)
-   spec.retries, spec.done = 0, 0
+   spec.retries, spec.done, spec.reached, spec.pause = 0, 0, 0, PAUSE
    return setmetatable(spec, Copy)
 end
 
@@ -72,6 +77,15 @@ local function pace(self, from)
    if due > mooncake.now() then mooncake.sleep((due - mooncake.now()) * 1000) end
 end
 
+-- Further than ever before: what comes next is another trouble than the last.
+local function progress(self)
+   if self.done > self.reached then
+      self.reached, self.since, self.pause = self.done, mooncake.now(), PAUSE
+      self.opened_anew, self.noted = false, nil
+   end
+   self.on_progress(self.done)
+end
+
 -- Copy [from, to); self.done is how far it got. Chunk k goes through slot k % SLOTS:
 -- first filled, then drained; x, d and f are the next to finish, to drain and to fill.
 local function pump(self, from, to, total)
@@ -103,7 +117,7 @@ local function pump(self, from, to, total)
       s.draining = nil
       if not ok then return nil, why, errno end
       self.done, x = off + len, x + 1
-      self.on_progress(self.done)
+      progress(self)
       remember(self)
       pace(self, from)
    end
@@ -169,45 +183,71 @@ local function trusted(self, have)
    return have
 end
 
+-- Wait before another try, longer each time, but not for one who wants to stop.
+local function hold(self)
+   local stop = mooncake.now() + self.pause
+   while mooncake.now() < stop and not self.stopped() do
+      mooncake.sleep(math.min(0.1, math.max(0, stop - mooncake.now())) * 1000)
+   end
+   self.pause = math.min(self.pause * 2, LONGEST_PAUSE)
+end
+
+-- Is this error one that trying again cannot change? A node that started again has its
+-- files elsewhere: there a wrong address is news until they were opened anew.
+local function hopeless(self, errno)
+   local files = self.source.kind == "file" or self.dest.kind == "file"
+   return WRONG[errno] and (self.opened_anew or not files)
+end
+
+-- Say it once.
+local function note_once(self, text)
+   if text == self.noted then return end
+   self.noted = text
+   self.on_note(text)
+end
+
 -- Open both ends again until it works, or until retry seconds are over.
-local function reconnect(self, off, since)
-   local pause, why, errno, final = 0.1, nil, nil, nil
+local function reconnect(self, off)
+   local why, errno, final
    repeat
+      hold(self)
+      if self.stopped() then break end
       local ok, have
       ok, why, errno, final = self.source:reopen()
       if ok then
          have, why, errno, final = self.dest:reopen()
-         if have == true then return off end
-         -- A part that was made anew begins anew.
-         if have then return have < self.marked and have or off end
+         if have then
+            self.opened_anew = true
+            -- A part that was made anew begins anew.
+            local anew = have ~= true and have < self.marked
+            if anew then self.reached = have end
+            return anew and have or off
+         end
       end
-      if final or self.stopped() then break end
-      mooncake.sleep(pause * 1000)
-      pause = math.min(pause * 1.6, 2)
-   until mooncake.now() - since > self.retry
+      final = final or errno == EACCES or errno == EINVAL
+   until final or self.stopped() or mooncake.now() - self.since > self.retry
    return nil, why, errno, final
 end
 
 local function move_all(self, off, len)
-   local since = mooncake.now()
+   self.since, self.reached, self.opened_anew = mooncake.now(), off, true
    self.marked = off
    while off < len do
       local to = math.min(off + GROUP, len)
       local ok, why, errno, final = group(self, off, to)
       if ok then ok, why, errno, final = self.dest:mark(to) end
+      final = final or not ok and hopeless(self, errno)
       if ok then
-         off, self.marked, since = to, to, mooncake.now()
-      elseif final or mooncake.now() - since > self.retry then
+         off, self.marked, self.since = to, to, mooncake.now()
+      elseif final or mooncake.now() - self.since > self.retry then
          if self.done > off then self.dest:mark(self.done) end
          return nil, why, errno, not final
       else
-         if not self.verify and self.done > off then
-            off, since = self.done, mooncake.now()
-         end
+         if not self.verify and self.done > off then off = self.done end
          self.retries = self.retries + 1
-         self.on_note(why .. "; trying again")
+         note_once(self, why .. "; trying again")
          local next_off
-         next_off, why, errno, final = reconnect(self, off, since)
+         next_off, why, errno, final = reconnect(self, off)
          if not next_off then return nil, why, errno, not final end
          off = next_off
       end

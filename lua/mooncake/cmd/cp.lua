@@ -57,7 +57,8 @@ local function report(c, opt, seconds)
          util.rate(moved / math.max(seconds, 1e-9)), r.by,
          opt.verify and ", verified" or "",
          c.resumed_at > 0 and ", resumed at " .. util.bytes(c.resumed_at) or "",
-         c.retries > 0 and (", after %d broken links"):format(c.retries) or ""))
+         c.retries > 0 and (", after %d broken link%s"):format(
+            c.retries, c.retries == 1 and "" or "s") or ""))
    end
 end
 
