@@ -14,7 +14,8 @@ local back = assert(e:alloc(len, { access = "local" }))
 local s = assert(e:segment(name, 5000))
 
 local function link(dev, state)
-   assert(os.execute(("ip -n %s link set %s %s"):format(ns, dev, state)) == 0)
+   assert(os.execute(("nsenter --net=/var/run/netns/%s ip link set %s %s"):format(
+      ns, dev, state)) == 0)
 end
 
 local function rails()
