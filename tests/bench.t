@@ -8,4 +8,7 @@ A benchmark with a target of its own; figures differ, the form does not.
   11
   $ mooncake bench
   mooncake bench: a target is needed: HOST:PORT of a `mooncake bench --target`, or --self
-  [1]
+  [2]
+  $ mooncake bench --self --duration 0
+  mooncake bench: --duration takes seconds from 0.001 to 1000000, not '0'
+  [2]

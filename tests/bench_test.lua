@@ -93,20 +93,80 @@ function tests.an_engine_without_a_desk_is_a_target_too()
 end
 
 function tests.mistakes_are_said()
-   local out, status = run()
+   for _, case in ipairs {
+      { "target is needed" }, { "4q", "--self", "--block", "4q" },
+      { "'0'", "--self", "--batch", "0" }, { "'1.5'", "--self", "--threads", "1.5" },
+      { "more than 1024", "--self", "--threads", "2000" },
+      { "blocks of", "--self", "--batch", "1G" }, { "delete", "--self", "--op", "delete" },
+      { "--op needs", "--self", "--op", "," }, { "--memory", "--self", "--memory", "lent" },
+      { "larger than the span", "--self", "--block", "8M" },
+      { "--span", "--self", "--span", "0" }, { "--spin", "--self", "--spin", "-1" },
+      { "--duration", "--self", "--duration", "0" },
+      { "--duration", "--self", "--duration", "-3" },
+      { "--duration", "--self", "--duration", "nan" },
+      { "exclude each other", "--self", "127.0.0.1:1" },
+      { "no transport is called 'foo'", "--self", "--transport", "foo" },
+   } do
+      local want = table.remove(case, 1)
+      local out, status = run(unpack(case))
+      test.eq(status, 2, want .. ": " .. out)
+      assert(out:find(want, 1, true), out)
+      test.eq(select(2, out:gsub("\n", "")), 1, out)
+   end
+end
+
+function tests.a_target_that_is_not_there_is_said_without_a_table()
+   local out, status = run "127.0.0.1:1"
    test.eq(status, 1)
-   assert(out:find "target is needed", out)
-   out, status = run("--self", "--block", "4q")
-   test.eq(status, 1)
-   assert(out:find "4q", out)
-   out, status = run("--self", "--op", "delete")
-   test.eq(status, 1)
-   assert(out:find "delete", out)
-   out, status = run("--self", "--memory", "borrowed")
-   test.eq(status, 1)
-   out, status = run("--self", "--block", "8M")
-   test.eq(status, 1)
-   assert(out:find "larger than the span", out)
+   assert(out:find "127.0.0.1:1", out)
+   assert(not out:find "limited by", out)
+end
+
+local function child_of(pid)
+   local f = io.open(("/proc/%d/task/%d/children"):format(pid, pid))
+   local child = f and f:read "*a":match "%d+"
+   if f then f:close() end
+   return child
+end
+
+function tests.an_interrupt_leaves_the_rows_and_no_target()
+   for _, threads in ipairs { "1", "2" } do
+      local p = test.spawn { "mooncake", "bench", "--self", "--span", "4M", "--duration",
+                             "0.2", "--block", "4k", "--batch", ("1,"):rep(100) .. "1",
+                             "--threads", threads, stderr = "pipe" }
+      assert(p:read_line(10000):find "limited by")
+      assert(p:read_line(10000):find "4 KiB")
+      local child = assert(child_of(p.pid), "no target")
+      local start = proc.now()
+      p:kill "INT"
+      test.eq(p:wait(5000), 130)
+      assert(proc.now() - start < 2, "slow")
+      assert(p.err:all(1000):find "interrupted")
+      test.eq(io.open("/proc/" .. child .. "/fd"), nil, "the target is left")
+   end
+end
+
+function tests.an_interrupt_does_not_wait_for_a_long_point()
+   local p = test.spawn { "mooncake", "bench", "--self", "--span", "4M", "--duration",
+                          "5", "--block", "4k", "--batch", "1", stderr = "stdout" }
+   proc.sleep_ms(1500)
+   local start = proc.now()
+   p:kill "INT"
+   test.eq(p:wait(10000), 130)
+   assert(proc.now() - start < 1.5, "slow")
+   test.eq(p:read_all(1000), "mooncake bench: interrupted\n")
+end
+
+function tests.runs_in_parts_add_up()
+   local s = assert(bench.open { span = 2 ^ 20, memory = "alloc",
+                                 stopped = function() return false end })
+   test.defer(function() s:close() end)
+   local f = assert(s:run { op = "write", block = 4096, batch = 2, ms = 1200 })
+   test.eq(f.errors, 0)
+   test.eq(f.bytes, f.batches * 8192)
+   assert(f.p50_us > 0 and f.p50_us <= f.p999_us)
+   local seconds = f.bytes / f.gb_per_s / 1e9
+   assert(seconds >= 1.1 and seconds < 2, seconds)
 end
 
 function tests.a_target_that_dies_is_errors()
@@ -125,6 +185,8 @@ function tests.a_target_that_dies_is_errors()
    assert(#f.why > 10, f.why)
    assert(mooncake.now() - start < 5)
    assert(bench.verdict(f, p):find "^errors")
+   f.errors, f.batches, f.bytes = 0, 0, 0
+   test.eq(bench.verdict(f, p), nil)
 end
 
 function tests.the_loop_in_lua_is_compiled()

@@ -69,13 +69,18 @@ local function far_memory(self, span)
       self.segment.name, span), 12
 end
 
-local function connect(self, spec, addr)
-   local why, errno
+local function connect(self, spec)
+   local addr, why, errno = spec.node, nil, nil
+   -- First, so that an option that is wrong is said here and not by the target.
    self.engine, why, errno = mooncake.open {
       listen = "none", transports = spec.transport, key_file = spec.key,
       spin_us = spec.spin,
    }
    if not self.engine then return nil, why, errno end
+   if not addr then
+      self.child, addr = spawn_target(spec)
+      if not self.child then return nil, addr end
+   end
    self.segment, why, errno = self.engine:segment(addr, 5000)
    if not self.segment then return nil, why, errno end
    self.far, why, errno = far_memory(self, spec.span)
@@ -88,16 +93,11 @@ local function connect(self, spec, addr)
 end
 
 -- spec: node ("host:port"; nil: a target is started), transport, memory ("alloc" or
--- "foreign"), span, key, spin (microseconds to poll before sleeping).
+-- "foreign"), span, key, spin (microseconds to poll before sleeping), stopped (says
+-- whether to end early).
 function bench.open(spec)
    local self = setmetatable({ spec = spec, span = spec.span, limits = {} }, Session)
-   local addr, why, errno = spec.node, nil, nil
-   if not addr then
-      self.child, addr = spawn_target(spec)
-      if not self.child then return nil, addr end
-   end
-   local ok
-   ok, why, errno = connect(self, spec, addr)
+   local ok, why, errno = connect(self, spec)
    if ok then return self end
    self:close()
    return nil, why, errno
@@ -171,7 +171,8 @@ function Session:run(p)
                               math.max(20, p.ms / 10), p.from_c)
    if not m then return nil, why end
    local rails, cpu = by_transport(self), self:target_cpu()
-   m, why = measure.run(self.engine, reqs, n, p.batch, threads, p.ms, p.from_c)
+   m, why = measure.run(self.engine, reqs, n, p.batch, threads, p.ms, p.from_c,
+                        self.spec.stopped)
    if not m then return nil, why end
    local after = cpu and self:target_cpu()
    local target_ns = after and after - cpu or 0
@@ -203,7 +204,8 @@ function Session:limit(kind, p)
       self.limits[kind] = limit
    end
    local m
-   m, why = limit:run(p.op, p.block, p.batch, p.ms, p.random and cycle(self, p) or nil)
+   m, why = limit:run(p.op, p.block, p.batch, p.ms, p.random and cycle(self, p) or nil,
+                      self.spec.stopped)
    if not m then return nil, why end
    return measure.figures(m)
 end
@@ -214,11 +216,13 @@ local NEAR = { memcpy = "memory: as fast as one memcpy",
                vm = "the kernel's copy between processes",
                socket = "the kernel's tcp: as fast as a plain socket" }
 
--- In words, from figures f at point p, and the limit's figures where there are any.
+-- In words, from figures f at point p, and the limit's figures where there are any; nil
+-- where nothing moved.
 function bench.verdict(f, p, limit, kind)
    local threads, cpus = p.threads or 1, proc.cpu_count()
    local busy = f.cpu_share + (f.target_share or 0)
    if f.errors > 0 then return ("errors: %s"):format(f.why) end
+   if f.batches == 0 or f.bytes == 0 then return nil end
    if limit and f.gb_per_s >= 0.8 * limit.gb_per_s then return NEAR[kind] end
    if busy >= 0.93 * cpus then return ("the CPUs: all %d are busy"):format(cpus) end
    -- Copies are made by the submitting thread: nothing else is waited for.

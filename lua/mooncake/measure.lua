@@ -11,6 +11,7 @@ local OP = { read = C.MC_READ, write = C.MC_WRITE }
 local KIND = { memcpy = C.MC_LIMIT_MEMCPY, vm = C.MC_LIMIT_VM, socket = C.MC_LIMIT_SOCKET,
                ["socket poll"] = C.MC_LIMIT_SOCKET_POLL }
 local ERRORS = 100
+local SLICE_MS = 500
 
 function measure.new() return ffi.new "struct mc_measure" end
 
@@ -23,6 +24,28 @@ end
 function measure.rss(pid)
    local n = tonumber(C.mc_measure_rss(pid or 0))
    return n >= 0 and n or nil
+end
+
+local function add(sum, m)
+   for _, k in ipairs { "batches", "bytes", "wall_ns", "cpu_ns" } do
+      sum[k] = sum[k] + m[k]
+   end
+   if sum.errors == 0 then ffi.copy(sum.why, m.why, C.MC_WHY_MAX) end
+   sum.errors = sum.errors + m.errors
+   for i = 0, C.MC_MEASURE_FINE - 1 do sum.fine[i] = sum.fine[i] + m.fine[i] end
+end
+
+-- run_for(ms) in parts, for a caller whose stopped() is to be heard between them.
+local function in_slices(ms, stopped, run_for)
+   if not stopped or ms <= SLICE_MS then return run_for(ms) end
+   local n, sum = math.ceil(ms / SLICE_MS), measure.new()
+   for _ = 1, n do
+      local m, why, errno = run_for(ms / n)
+      if not m then return nil, why, errno end
+      add(sum, m)
+      if stopped() or sum.errors >= ERRORS then break end
+   end
+   return sum
 end
 
 -- ---- runs of ours ----------------------------------------------------------
@@ -63,9 +86,7 @@ local function loop(e, reqs, batch, batches, stop, m, res)
    m.wall_ns = t0 - start
 end
 
--- Run batches of `batch` out of n requests for a time, from Lua on one thread, or from C
--- on several (or one, with from_c).
-function measure.run(engine, reqs, n, batch, threads, ms, from_c)
+local function run_for(engine, reqs, n, batch, threads, ms, from_c)
    local m = measure.new()
    if threads > 1 or from_c then
       local r = C.mc_measure_run(engine:handle(), reqs, n, batch, threads, ms, m)
@@ -77,6 +98,14 @@ function measure.run(engine, reqs, n, batch, threads, ms, from_c)
         C.mc_now_ns() + ms * 1000000ULL, m, res)
    m.cpu_ns = measure.cpu_ns() - cpu
    return m
+end
+
+-- Run batches of `batch` out of n requests for a time, from Lua on one thread, or from C
+-- on several (or one, with from_c); a part of the time if stopped().
+function measure.run(engine, reqs, n, batch, threads, ms, from_c, stopped)
+   return in_slices(ms, stopped, function(part)
+      return run_for(engine, reqs, n, batch, threads, part, from_c)
+   end)
 end
 
 -- ---- limits ----------------------------------------------------------------
@@ -94,12 +123,14 @@ function measure.limit(kind, mem, span)
 end
 
 -- cycle: after how many blocks the places repeat (nil: with every batch).
-function Limit:run(op, block, batch, ms, cycle)
-   local m = measure.new()
-   local run = ffi.new("struct mc_limit_run", OP[op], batch, block, cycle or 0, ms)
-   local r = C.mc_limit_measure(self.c, run, m)
-   if r < 0 then return failed(r) end
-   return m
+function Limit:run(op, block, batch, ms, cycle, stopped)
+   return in_slices(ms, stopped, function(part)
+      local m = measure.new()
+      local run = ffi.new("struct mc_limit_run", OP[op], batch, block, cycle or 0, part)
+      local r = C.mc_limit_measure(self.c, run, m)
+      if r < 0 then return failed(r) end
+      return m
+   end)
 end
 
 function Limit:close()

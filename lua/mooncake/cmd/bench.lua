@@ -6,6 +6,15 @@ local node = require "mooncake.node"
 local proc = require "mooncake.proc"
 local util = require "mooncake.util"
 
+local INTERRUPTED = 130
+local EINVAL = 22
+local MOST, MOST_SECONDS = 2 ^ 20, 1e6
+
+-- Of the command line, before anything is started.
+local function wrong(fmt, ...)
+   error({ user = fmt:format(...), status = 2 }, 0)
+end
+
 -- ---- the target ------------------------------------------------------------
 
 local function target(opt)
@@ -46,7 +55,10 @@ local function row(cells, opt)
    io.stdout:flush()
 end
 
+-- Once, above the first row.
 local function head(opt)
+   if opt.json or opt.headed then return end
+   opt.headed = true
    local names = {}
    for i, c in ipairs(COLUMNS) do names[i] = c[1] end
    row(names, opt)
@@ -55,6 +67,7 @@ end
 local function us(n) return util.duration(n / 1e6) end
 
 local function print_row(f, p, limit, why, opt)
+   head(opt)
    row({
       f.transport ~= "" and f.transport or "-", p.op, util.bytes(p.block), p.batch,
       p.threads, ("%.2f"):format(f.gb_per_s), us(f.p50_us), us(f.p99_us), us(f.p999_us),
@@ -81,16 +94,29 @@ end
 
 local function numbers(opt, name)
    return bench.sizes(opt[name], util.parse_bytes) or
-          util.fail("--%s takes a size or a list of them, not '%s'", name, opt[name])
+          wrong("--%s takes a size or a list of them, not '%s'", name, opt[name])
 end
 
 local function words(text, allowed, name)
    local list = {}
    for word in text:gmatch "[^,]+" do
-      if not allowed[word] then util.fail("--%s: no '%s'", name, word) end
+      if not allowed[word] then wrong("--%s: no '%s'", name, word) end
       list[#list + 1] = word
    end
+   if #list == 0 then wrong("--%s needs a value", name) end
    return list
+end
+
+local function check_point(opt, p)
+   if p.block > opt.span then
+      wrong("--block: %s is larger than the span of %s", util.bytes(p.block),
+            util.bytes(opt.span))
+   end
+   if p.batch * p.threads > MOST then
+      wrong("--batch: %d blocks of %d threads are more than %d", p.batch, p.threads, MOST)
+   end
+   if p.threads > 1024 then wrong("--threads: %d are more than 1024", p.threads) end
+   return p
 end
 
 local function points(opt)
@@ -99,9 +125,10 @@ local function points(opt)
       for _, block in ipairs(numbers(opt, "block")) do
          for _, batch in ipairs(numbers(opt, "batch")) do
             for _, threads in ipairs(numbers(opt, "threads")) do
-               list[#list + 1] = { op = op, block = block, batch = batch,
-                                   threads = threads, random = opt.random,
-                                   ms = opt.duration * 1000 }
+               list[#list + 1] = check_point(opt, {
+                  op = op, block = block, batch = batch, threads = threads,
+                  random = opt.random, ms = opt.duration * 1000,
+               })
             end
          end
       end
@@ -121,7 +148,9 @@ local function measure_all(s, opt, list)
    local errors = 0
    for _, p in ipairs(list) do
       local f = util.check(s:run(p))
+      if opt.stopped() then break end
       local limit, kind = limit_of(s, f, p, opt)
+      if opt.stopped() then break end
       local why = bench.verdict(f, p, limit, kind)
       errors = errors + f.errors
       local show = opt.json and print_json or print_row
@@ -131,32 +160,58 @@ local function measure_all(s, opt, list)
 end
 
 local function one_transport(opt, list, transport, where)
-   local s = util.check(bench.open {
+   local s, why, errno = bench.open {
       node = where, transport = transport, memory = opt.memory, span = opt.span,
-      key = opt.key, spin = opt.spin,
-   })
+      key = opt.key, spin = opt.spin, stopped = opt.stopped,
+   }
+   if not s then
+      if opt.stopped() then return 0 end
+      error({ user = why, status = errno == EINVAL and 2 or 1 }, 0)
+   end
    local ok, errors = pcall(measure_all, s, opt, list)
    s:close()
    if not ok then error(errors, 0) end
    return errors
 end
 
-local function run(opt, args)
+local function check_options(opt, args)
    if opt.memory ~= "alloc" and opt.memory ~= "foreign" then
-      util.fail "--memory is alloc or foreign"
+      wrong "--memory is alloc or foreign"
    end
-   if opt.target then return target(opt) end
+   if not (opt.span >= 1 and opt.span % 1 == 0) then
+      wrong("--span takes a size, not '%s'", opt.span)
+   end
+   if not (opt.spin >= 0 and opt.spin < 2 ^ 31) then
+      wrong("--spin takes microseconds, not '%s'", opt.spin)
+   end
+   if (opt.target and 1 or 0) + (opt.self and 1 or 0) + #args > 1 then
+      wrong "--target, --self and HOST:PORT exclude each other"
+   end
+   if opt.target then return end
    if not opt.self and not args[1] then
-      util.fail "a target is needed: HOST:PORT of a `mooncake bench --target`, or --self"
+      wrong "a target is needed: HOST:PORT of a `mooncake bench --target`, or --self"
    end
+   if not (opt.duration >= 0.001 and opt.duration <= MOST_SECONDS) then
+      wrong("--duration takes seconds from 0.001 to %d, not '%s'", MOST_SECONDS,
+            opt.duration)
+   end
+end
+
+local function run(opt, args)
+   check_options(opt, args)
+   if opt.target then return target(opt) end
    local list, errors = points(opt), 0
-   if not opt.json then head(opt) end
+   opt.stopped = proc.on_sigint()
    local transports = {}
    for word in (opt.transport or ""):gmatch "[^,]+" do
       transports[#transports + 1] = word
    end
    for i = 1, math.max(1, #transports) do
       errors = errors + one_transport(opt, list, transports[i], args[1])
+      if opt.stopped() then
+         io.stderr:write "mooncake bench: interrupted\n"
+         return INTERRUPTED
+      end
    end
    return errors > 0 and 1 or 0
 end
@@ -176,7 +231,10 @@ so small ones stay in the CPU's caches; with --random every batch takes others.
 --limits also measures what the machine can do at each point, in the same pattern:
 one thread's memcpy into a shared mapping (shm), one process_vm_writev (shm with
 --memory foreign), or one plain socket with one vectored write, received in place, and a
-byte back (tcp). The exit status is 1 if requests failed.]],
+byte back (tcp).
+
+Exit status: 0 measured, 1 requests failed or there is no target, 2 wrong usage, 130
+interrupted, after the points that were measured.]],
    options = {
       self = { false, "start a target on this machine" },
       target = { false, "be the target, until Ctrl-C" },
