@@ -479,6 +479,15 @@ static void batch_end(struct batch *b)
 		batch_complete(b);
 }
 
+/* Its requests are done, and yet it failed: the message says why. */
+static void batch_fail(struct batch *b, int err, const char *what)
+{
+	pthread_mutex_lock(&b->lock);
+	b->err = err;
+	snprintf(b->why, sizeof(b->why), "%s: %.200s", what, mc_errmsg());
+	pthread_mutex_unlock(&b->lock);
+}
+
 void batch_notify(struct batch *b)
 {
 	struct wire_call c = { .kind = WIRE_NOTIFY, .msg = b->notify_msg,
@@ -491,13 +500,9 @@ void batch_notify(struct batch *b)
 	deadline = mc_min(deadline, now + 3600ull * 1000 * MC_MS);
 	r = peer_call(b->notify_peer, &c, false, deadline);
 	wire_call_free(&c);
-	if (r < 0) {
-		pthread_mutex_lock(&b->lock);
-		b->err = r == -ECANCELED ? b->expired : r;
-		snprintf(b->why, sizeof(b->why), "notification: %.200s",
-			 mc_errmsg());
-		pthread_mutex_unlock(&b->lock);
-	}
+	if (r < 0)
+		batch_fail(b, r == -ECANCELED ? batch_expired(b) : r,
+			   "notification");
 	batch_end(b);
 }
 
@@ -519,7 +524,7 @@ static void batch_drained(struct batch *b)
 		r = mc_tasks_run(&b->e->slow, batch_notify_task, b);
 		/* Once it runs, the batch may be gone. */
 		if (r < 0) {
-			b->err = r;
+			batch_fail(b, r, "notification");
 			batch_end(b);
 		}
 		return;

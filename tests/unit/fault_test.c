@@ -26,18 +26,6 @@ enum { ROUNDS_MAX = 60, SLACK_MS = 2500, AT_ONCE = 6, KILLS = 3 };
 enum { ROUNDS_MAX = 1 << 30, SLACK_MS = 1000, AT_ONCE = 16, KILLS = 12 };
 #endif
 
-#ifdef __SANITIZE_THREAD__
-/* It does not see how memfd_create(), fcntl() and SCM_RIGHTS make descriptors:
- * a number that another engine of this process used before seems to be shared
- * with it when it is closed. */
-__attribute__((visibility("default")))
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void)
-{
-	return "race:interceptor_close\n";
-}
-#endif
-
 enum {
 	SLOT = 64 << 10,		/* of memory, for one request */
 	REQS = 4,			/* per batch, at most */
