@@ -3,6 +3,8 @@
 
 #include "../../src/base/net.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -32,7 +34,7 @@ const int n_setups = sizeof(setups) / sizeof(setups[0]);
 enum far_op {
 	FAR_OPEN, FAR_CLOSE, FAR_ALLOC, FAR_MALLOC, FAR_REG, FAR_DROP,
 	FAR_READ, FAR_WRITE, FAR_FILL, FAR_HASH, FAR_NOTIFIED, FAR_STATS,
-	FAR_CHUNK = 64 << 10,
+	FAR_CHUNK = 64 << 10, PEER_FILES = 8,
 };
 
 struct far_cmd {
@@ -92,15 +94,17 @@ void refused_at(int64_t r, int err, const char *word, const char *file,
 
 /* ---- setups ----------------------------------------------------- */
 
-static const char *peer_file(const char *name)
+const char *peer_file(const char *name)
 {
-	static char paths[4][128];
+	static char paths[PEER_FILES][128];
 	static int n;
 	char *at;
 
 	for (int i = 0; i < n; i++)
 		if (!strcmp(strrchr(paths[i], '/') + 1, name))
 			return paths[i];
+	if (n == PEER_FILES)
+		fail_msg("more than %d files", PEER_FILES);
 	at = paths[n++];
 	snprintf(at, sizeof(paths[0]), "%s/%s", peer_dir, name);
 	return at;
@@ -136,9 +140,6 @@ static void peer_files(void)
 	char cmd[512];
 	FILE *f;
 
-	strcpy(peer_dir, "/tmp/mooncake-test-XXXXXX");
-	if (!mkdtemp(peer_dir))
-		exit(1);
 	f = fopen(peer_file("key"), "w");
 	fputs("a key that only this test knows\n", f);
 	fclose(f);
@@ -149,6 +150,18 @@ static void peer_files(void)
 		 peer_file("key.pem"), peer_file("cert.pem"));
 	if (system(cmd))
 		exit(1);
+}
+
+static void peer_remove(void)
+{
+	DIR *d = opendir(peer_dir);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		unlinkat(dirfd(d), e->d_name, 0);
+	if (d)
+		closedir(d);
+	rmdir(peer_dir);
 }
 
 /* ---- what the far side does, here or in a child ----------------- */
@@ -344,12 +357,16 @@ static void child_main(int fd)
 	exit(0);
 }
 
-/* One thread for ever: its children may start as many as they like. */
+/* One thread for ever: its children may start as many as they like. It ends
+ * with the program, however that ends, and takes the files away. */
 static void helper_main(int fd)
 {
 	char byte;
 
 	signal(SIGCHLD, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
 	while (read(fd, &byte, 1) == 1) {
 		int sv[2];
 		pid_t pid;
@@ -361,12 +378,16 @@ static void helper_main(int fd)
 			close(sv[0]);
 			close(fd);
 			signal(SIGCHLD, SIG_DFL);
+			signal(SIGHUP, SIG_DFL);
+			signal(SIGINT, SIG_DFL);
+			signal(SIGTERM, SIG_DFL);
 			child_main(sv[1]);
 		}
 		mc_net_sendmsg_fds(fd, &pid, sizeof(pid), &sv[0], 1);
 		close(sv[0]);
 		close(sv[1]);
 	}
+	peer_remove();
 	exit(0);
 }
 
@@ -376,8 +397,9 @@ void peer_start(void)
 
 	/* What a developer's environment says must not change the tests. */
 	unsetenv("MOONCAKE_KEY_FILE");
-	peer_files();
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sv) < 0)
+	strcpy(peer_dir, "/tmp/mooncake-test-XXXXXX");
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0 ||
+	    !mkdtemp(peer_dir))
 		exit(1);
 	peer_helper_pid = fork();
 	if (!peer_helper_pid) {
@@ -386,16 +408,13 @@ void peer_start(void)
 	}
 	close(sv[1]);
 	peer_helper = sv[0];
+	peer_files();
 }
 
 int peer_stop(int status)
 {
 	close(peer_helper);
 	waitpid(peer_helper_pid, NULL, 0);
-	unlink(peer_file("key"));
-	unlink(peer_file("key.pem"));
-	unlink(peer_file("cert.pem"));
-	rmdir(peer_dir);
 	return status;
 }
 

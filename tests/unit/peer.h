@@ -76,6 +76,9 @@ int run_cases(const char *name, const struct unit_case *cases, int n,
 void peer_start(void);
 int peer_stop(int status);
 
+/* The path of a file of the test's own, in a folder that goes with it. */
+const char *peer_file(const char *name);
+
 /* Options of either end; the strings live as long as the program. */
 struct mc_options setup_options(const struct setup *s);
 const struct setup *setup_named(const char *name);
