@@ -295,8 +295,10 @@ static void silence_ends_at_the_deadline(void **state)
 		n += !r;
 	}
 	assert_int_equal(r, -ETIMEDOUT);
-	assert_says("no answer within 10");
-	assert_true(mc_clock_ns() - began < 600 * (uint64_t)MC_MS);
+	assert_says("no answer within ");
+	/* Never early; late only by what the scheduler may take. */
+	assert_in_range(mc_clock_ns() - began, 100ull * MC_MS,
+			1000ull * MC_MS);
 	while (n)
 		close(fd[--n]);
 	close(l);
