@@ -148,7 +148,7 @@ amalgamation() {
 	make -s dist || return 1
 	printf '#define MOONCAKE_IMPLEMENTATION\n#include "mooncake.h"\n' \
 		> "$tmp/one.c"
-	"$1" -std=gnu11 "${warn[@]}" -O1 -Idist -c -o "$tmp/one.o" "$tmp/one.c"
+	"$1" -std=gnu11 "${warn[@]}" -O2 -Idist -c -o "$tmp/one.o" "$tmp/one.c"
 }
 
 shell_scripts() {
