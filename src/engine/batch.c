@@ -752,7 +752,7 @@ int mc_wait(struct mc_engine *e, uint64_t batch, int timeout_ms,
 
 	if (r < 0)
 		return r;
-	r = drive_wait(b, until);
+	r = batch_wait(b, until);
 	if (out)
 		batch_result(b, out);
 	batch_put(b);

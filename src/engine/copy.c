@@ -168,7 +168,7 @@ static int copy_rest(struct mc_engine *e, const struct mc_req *reqs, int n,
 		r = batch_options(b, opts);
 	if (!r) {
 		batch_start(b, false);
-		drive_wait(b, UINT64_MAX);
+		batch_wait(b, UINT64_MAX);
 		batch_result(b, out);
 	}
 	if (r < 0)

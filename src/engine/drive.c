@@ -7,12 +7,11 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 enum {
 	DRIVE_SLICES = 64,
-	DRIVE_PATHS = 32,
+	DRIVE_PATHS = 32,		/* looked at in one go */
 	DRIVE_CANCEL_MS = 30,		/* for a cancelled slice to end by
 					 * itself */
 };
@@ -294,7 +293,7 @@ static int drive_expiry(struct batch *b, uint64_t now)
 	       -ETIMEDOUT : 0;
 }
 
-static void drive_pump_all(struct batch *b, struct batch *self)
+void drive_pump_all(struct batch *b, struct batch *self)
 {
 	struct peer *last = NULL;
 
@@ -401,209 +400,4 @@ void drive_tick(void *arg)
 		batch_put(all[n]);
 	}
 	free(all);
-}
-
-/* ---- waiting -------------------------------------------------------- */
-
-static struct waiter *waiter_get(struct mc_engine *e)
-{
-	struct waiter *w;
-
-	pthread_mutex_lock(&e->batch_lock);
-	w = e->waiters;
-	if (w)
-		e->waiters = w->next;
-	pthread_mutex_unlock(&e->batch_lock);
-	if (w)
-		return w;
-	w = calloc(1, sizeof(*w));
-	if (!w)
-		return NULL;
-	w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (w->fd < 0) {
-		free(w);
-		return NULL;
-	}
-	return w;
-}
-
-static void waiter_put(struct mc_engine *e, struct waiter *w)
-{
-	if (w->fd < 0)
-		return;
-	pthread_mutex_lock(&e->batch_lock);
-	w->next = e->waiters;
-	e->waiters = w;
-	pthread_mutex_unlock(&e->batch_lock);
-}
-
-/* False: there is nothing to wait for any more. */
-static bool waiter_add(struct batch *b, struct waiter *w)
-{
-	bool ended;
-
-	w->thread = pthread_self();
-	w->woken = false;
-	pthread_mutex_lock(&b->lock);
-	ended = batch_ended(b);
-	if (!ended) {
-		batch_enter(b);
-		w->next = b->waiters;
-		b->waiters = w;
-	}
-	pthread_mutex_unlock(&b->lock);
-	return !ended;
-}
-
-/* Under the lock under which it is woken, so that no waking is lost. */
-static void waiter_hush(struct batch *b, struct waiter *w)
-{
-	uint64_t n;
-
-	pthread_mutex_lock(&b->lock);
-	if (w->woken && read(w->fd, &n, sizeof(n)) > 0)
-		w->woken = false;
-	pthread_mutex_unlock(&b->lock);
-}
-
-static void waiter_del(struct batch *b, struct waiter *w)
-{
-	struct waiter **at = &b->waiters;
-
-	/* It goes back to the pool silent. */
-	pthread_mutex_lock(&b->lock);
-	while (*at != w)
-		at = &(*at)->next;
-	*at = w->next;
-	pthread_mutex_unlock(&b->lock);
-	waiter_hush(b, w);
-}
-
-/* Paths of the batch's peers that have something in flight. */
-static int drive_collect(struct batch *b, struct epath **out, int max)
-{
-	struct peer *last = NULL;
-	int n = 0;
-
-	for (uint32_t i = 0; i < b->n_slices; i++) {
-		struct peer *p = b->slices[i].peer;
-
-		if (p == last)
-			continue;
-		last = p;
-		pthread_mutex_lock(&p->lock);
-		for (int k = 0; k < p->n_rails; k++)
-			for (int j = 0; j < p->rails[k]->n_paths; j++) {
-				struct epath *ep = p->rails[k]->paths[j];
-
-				if (n == max || !__atomic_load_n(
-				    &ep->inflight_bytes, __ATOMIC_RELAXED))
-					continue;
-				ep->refs++;
-				out[n++] = ep;
-			}
-		pthread_mutex_unlock(&p->lock);
-	}
-	return n;
-}
-
-static bool drive_due(struct batch *b)
-{
-	if (!__atomic_exchange_n(&b->notify_due, false, __ATOMIC_ACQ_REL))
-		return false;
-	batch_notify(b);
-	return true;
-}
-
-/* What the path waits for, if nobody else drives it. */
-static void drive_events(struct epath *ep, short *events)
-{
-	if (pthread_mutex_trylock(&ep->p->lock))
-		return;
-	*events = ep->p->events;
-	pthread_mutex_unlock(&ep->p->lock);
-}
-
-/* Sleep until a path, or another thread, has something to say. */
-static void drive_sleep(struct batch *b, struct waiter *w, struct epath **eps,
-			const short *events, int n, uint64_t until_ns)
-{
-	struct pollfd fds[DRIVE_PATHS + 1];
-	int ms = mc_clock_left_ms(until_ns, ENGINE_TICK_MS);
-
-	for (int i = 0; i < n; i++)
-		fds[i] = (struct pollfd){ eps[i]->ev.fd, events[i], 0 };
-	fds[n] = (struct pollfd){ w->fd, POLLIN, 0 };
-	poll(fds, n + 1, ms);
-	if (fds[n].revents)
-		waiter_hush(b, w);
-}
-
-/* One look at the batch's paths, then sleep. @first: the slices have just been
- * posted, so that looking before sleeping would find nothing, unless it is what
- * the options ask for. */
-static void drive_round(struct batch *b, struct waiter *w, uint64_t until_ns,
-			bool first)
-{
-	uint64_t spin = mc_spin_ns(&b->e->spin), start = mc_clock_ns();
-	struct epath *eps[DRIVE_PATHS];
-	short events[DRIVE_PATHS];
-	int n = drive_collect(b, eps, DRIVE_PATHS);
-	bool moved;
-
-	do {
-		moved = false;
-		for (int i = 0; i < n; i++) {
-			events[i] = POLLIN;
-			if (!first || spin)
-				moved |= drive_path(eps[i], &events[i]);
-			else
-				drive_events(eps[i], &events[i]);
-		}
-	} while (!moved && n && spin && !batch_ended(b) &&
-		 mc_clock_ns() - start < spin);
-	if (!moved && !batch_ended(b) && !b->notify_due)
-		drive_sleep(b, w, eps, events, n, until_ns);
-	mc_spin_took(&b->e->spin, mc_clock_ns() - start, n ? spin : 0);
-	while (n--)
-		path_put(eps[n]);
-	drive_pump_all(b, b);
-}
-
-int drive_wait(struct batch *b, uint64_t until_ns)
-{
-	struct mc_engine *e = b->e;
-	uint64_t now, next = 0;
-	bool first = !b->async;
-	struct waiter deaf = { .fd = -1 }, *w;
-
-	if (batch_ended(b))
-		return 0;
-	/* Out of memory or descriptors: what is in flight has to be waited for
-	 * all the same, so look again every tick. */
-	w = waiter_get(e);
-	if (!w)
-		w = &deaf;
-	if (!waiter_add(b, w)) {
-		waiter_put(e, w);
-		return 0;
-	}
-	while (!batch_ended(b) && !drive_due(b)) {
-		drive_round(b, w, until_ns, first);
-		first = false;
-		now = mc_clock_ns();
-		if (!next)
-			next = now + ENGINE_TICK_MS * (uint64_t)MC_MS;
-		if (now >= next) {
-			next = 0;
-			batch_check(b, now);
-		}
-		if (now >= until_ns && !batch_ended(b))
-			break;
-	}
-	batch_leave(b);
-	waiter_del(b, w);
-	waiter_put(e, w);
-	return batch_ended(b) ? 0 : mc_err(-EAGAIN, "the batch has not ended "
-					   "yet");
 }

@@ -341,7 +341,7 @@ static void engine_quiesce(struct mc_engine *e)
 		b->canceled = true;
 		pthread_mutex_unlock(&b->lock);
 		batch_check(b, mc_clock_ns());
-		drive_wait(b, mc_clock_ns() + 100ull * MC_MS);
+		batch_wait(b, mc_clock_ns() + 100ull * MC_MS);
 		batch_put(b);
 	}
 }

@@ -33,6 +33,7 @@ enum {
 	ENGINE_STALL_MS = 400,		/* a path that moves nothing so long
 					 * has failed */
 	ENGINE_TICK_MS = 20,
+	WAIT_PATHS = 32,		/* one thread leads at a time */
 };
 
 struct peer;
@@ -147,6 +148,7 @@ struct epath {
 	uint64_t done_ns, done_posted_ns; /* the last slice: ended, posted */
 	struct mc_loop *loop;		/* that watches it; NULL: no fd */
 	bool gone;			/* aborted; under the path's lock */
+	struct waiter *leader;		/* who sleeps on it; atomic */
 	bool innocent;			/* given up for a batch's sake */
 	bool dead;			/* under the peer's lock */
 	int refs;			/* under the peer's lock */
@@ -212,6 +214,8 @@ struct waiter {
 	int fd;				/* eventfd */
 	pthread_t thread;
 	bool woken;			/* under the batch's lock */
+	struct epath *led[WAIT_PATHS];	/* it sleeps on; with a reference */
+	int n_led;
 	struct waiter *next;
 };
 
@@ -313,7 +317,10 @@ void spray_pump(struct peer *p, struct batch *self);
 
 /* Take what a path has finished; true if it had anything (drive.c). */
 bool drive_path(struct epath *ep, short *events);
-int drive_wait(struct batch *b, uint64_t until_ns);
+void drive_pump_all(struct batch *b, struct batch *self);
+
+/* Wait, and do the batch's work meanwhile (wait.c). */
+int batch_wait(struct batch *b, uint64_t until_ns);
 void drive_on_event(struct mc_event *ev, uint32_t events);
 void drive_arm(struct epath *ep);
 void drive_end_slice(struct slice *s);
@@ -387,6 +394,7 @@ struct mc_engine {
 	struct batch *completed, *completed_last;
 	struct waiter *waiters;		/* pool */
 	bool ticking;
+	int waiting;			/* threads; atomic */
 	struct mc_spin spin;		/* of threads that wait */
 	int fd;
 	bool signaled;
