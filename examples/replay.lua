@@ -58,7 +58,8 @@ local function start_nodes(self)
       local line, why = node.p:read_line(10000)
       local addr = line and line:match "^ready (.+)$"
       if not addr then
-         error(("%s did not start: %s"):format(node.name, line or why), 0)
+         why = line and line:match "^failed (.+)$" or line or why
+         error(("%s did not start: %s"):format(node.name, why), 0)
       end
       table.insert(addrs[node.role], addr)
       node.segment = check(self.e:segment(addr, 5000))
@@ -179,8 +180,10 @@ end
 local function run_trace(self)
    self.start = now_us()
    self.heard = self.start
-   for req in self.reader:each() do
-      if self.sent == self.opt.limit or not wait_turn(self, req.at_ns) then break end
+   while self.sent ~= self.opt.limit do
+      local req, why = self.reader:next()
+      self.unreadable = why
+      if not req or not wait_turn(self, req.at_ns) then break end
       if self.outstanding == 0 then self.heard = now_us() end
       dispatch(self, req)
       listen(self, 0)
@@ -232,33 +235,64 @@ local function bar_text(self)
    end
 end
 
+-- The engine and the nodes; an option that the engine does not take ends the program.
+local function start(self, bad)
+   local opt, why = self.opt, nil
+   self.e, why = mooncake.open { listen = opt.listen .. ":0", transports = opt.transport }
+   if not self.e then bad("%s", why) end
+   local ok, failure = pcall(start_nodes, self)
+   return ok, failure
+end
+
+local function end_all(self)
+   if self.bar then self.bar:finish() end
+   stop_nodes(self)
+   self.e:close()
+end
+
+-- Without a table: nothing has been moved.
+local function gave_up(self, why, status)
+   end_all(self)
+   if self.stop() then return 130 end
+   io.stderr:write("replay: ", tostring(why), "\n")
+   return status
+end
+
+local function status_of(self, ok)
+   if self.interrupted then return 130 end
+   if self.unreadable then return 2 end
+   return ok and self.failed == 0 and 0 or 1
+end
+
+local function new_master(opt, reader, found)
+   return setmetatable({ opt = opt, reader = reader, found = found, nodes = {},
+      prefill = {}, decode = {}, sent = 0, done = 0, outstanding = 0, failed = 0,
+      moved = 0, reused = 0, verified = 0, bad = 0, bytes = 0, late_us = 0, in_a_row = 0,
+      ready = wire.hist(), errors = {}, causes = {}, stop = proc.on_sigint() }, Master)
+end
+
 local function run_master(args)
    local opt, bad = options.read(args)
    local reader, why = trace.open(opt.path)
    if not reader then bad("%s", why) end
-   local self = setmetatable({ opt = opt, reader = reader, nodes = {}, prefill = {},
-      decode = {}, sent = 0, done = 0, outstanding = 0, failed = 0, moved = 0, reused = 0,
-      verified = 0, bad = 0, bytes = 0, late_us = 0, in_a_row = 0,
-      ready = wire.hist(), errors = {}, causes = {}, start = now_us(),
-      stop = proc.on_sigint() }, Master)
-   local ok, failure = pcall(function()
-      self.found = options.scan(reader, opt)
-      options.choose_sizes(opt, self.found)
-      banner(opt, self.found)
-      self.e = check(mooncake.open { listen = opt.listen .. ":0" })
-      start_nodes(self)
-      self.bar = util.progress { quiet = opt.quiet }
-      self.bar.text = bar_text(self)
-      run_trace(self)
-   end)
+   local found = options.scan(reader, opt, bad)
+   options.choose_sizes(opt, found, bad)
+   local self = new_master(opt, reader, found)
+   local ok, failure = start(self, bad)
+   if not ok or self.stop() then return gave_up(self, failure, 1) end
+   banner(opt, found)
+   self.bar = util.progress { quiet = opt.quiet }
+   self.bar.text = bar_text(self)
+   ok, failure = pcall(run_trace, self)
+   if ok and self.sent == 0 and not self.interrupted then
+      return gave_up(self, self.unreadable or "no requests in standard input", 2)
+   end
    local seconds = (now_us() - self.start) / 1e6
-   if self.bar then self.bar:finish() end
-   stop_nodes(self)
-   if self.e then self.e:close() end
-   local r = report.results(self, seconds, not ok and tostring(failure) or nil)
+   end_all(self)
+   failure = self.unreadable or not ok and tostring(failure) or nil
+   local r = report.results(self, seconds, failure)
    if opt.json then print(json.encode(r)) else report.print(r, opt.verify) end
-   local all = ok and not self.interrupted and self.failed == 0
-   return all and 0 or 1
+   return status_of(self, ok)
 end
 
 return run_master(arg)

@@ -161,10 +161,70 @@ function tests.reads_a_stream()
    test.eq(r.requests_of, json.null)
 end
 
-function tests.says_which_line_is_bad()
-   local r, status = replay { temp(line(0, { 1 }, 512) .. "{}\n") }
-   test.eq(status, 1)
-   assert(r.errors[1].error:find "trace.jsonl:2:", r.errors[1].error)
+local function run_of(script)
+   return test.spawn { "sh", "-c", (script:gsub("REPLAY", proc.exe()
+      .. " run examples/replay.lua --quiet")), stderr = "pipe" }
+end
+
+-- One line is said, no table is printed.
+local function refused(script, want)
+   local p = run_of(script)
+   local out, why = p.out:all(10000), p.err:all(1000)
+   test.eq({ out, p:wait(5000) }, { "", 2 }, why)
+   assert(why:find(want), why)
+   test.eq(select(2, why:gsub("\n", "")), 1, why)
+end
+
+function tests.a_trace_that_cannot_be_read_is_said_in_one_line()
+   local good = line(0, { 1 }, 512)
+   refused("REPLAY " .. temp(good .. "{}\n"), "^replay: .*trace.jsonl:2:%d+: ")
+   refused("REPLAY --json " .. temp(good .. "{}\n"), "trace.jsonl:2:%d+: ")
+   refused("REPLAY " .. temp "time,tokens\n1,2\n", "trace.jsonl:1:%d+: ")
+   refused("REPLAY " .. temp "# A title\n\nText.\n", "trace.jsonl:1:%d+: ")
+   refused("REPLAY " .. temp "", "^replay: no requests in .*trace.jsonl\n")
+   refused("REPLAY README.md", "README.md:1:%d+: ")
+   refused("echo x | REPLAY -", ":1:%d+: ")
+   refused("REPLAY - < /dev/null", "no requests in standard input")
+   refused("cat " .. SMALL .. " | REPLAY /dev/stdin", "cannot go back in /dev/stdin")
+   local r, status = replay { temp(good .. "{}\n"), "--limit", "1" }
+   whole(r, status, 1, 1)
+end
+
+function tests.a_bad_line_of_a_stream_ends_it_after_what_came_before()
+   local p = run_of("(head -20 " .. SMALL .. "; echo '{}') | REPLAY --json -")
+   local r, status = finish(p)
+   test.eq(status, 2)
+   test.eq(r.requests, 20)
+   test.eq(r.blocks_bad, 0)
+   test.eq(#r.errors, 1)
+   assert(r.errors[1].error:find ":21:%d+:", r.errors[1].error)
+end
+
+function tests.options_of_the_engine_are_checked_once()
+   refused("REPLAY --transport foo " .. SMALL, "^replay: no transport is called 'foo'")
+   refused("REPLAY --listen 127.0.0.1:80 " .. SMALL, "is no host")
+   refused("REPLAY --listen '' " .. SMALL, "is no host")
+   refused("REPLAY --listen ::1: " .. SMALL, "^replay: ")
+   refused("REPLAY --pool 1K --scale 1 " .. SMALL, "cannot hold a block")
+end
+
+function tests.ipv6_needs_no_brackets()
+   local f = io.open "/proc/net/if_inet6"
+   local any = f and f:read "*a":find "00000000000000000000000000000001"
+   if f then f:close() end
+   if not any then test.skip "no IPv6 here" end
+   for _, host in ipairs { "::1", "[::1]" } do
+      local r, status = replay { SMALL, "--limit", "20", "--listen", host }
+      whole(r, status, 20, r.blocks_verified)
+   end
+end
+
+function tests.a_node_that_cannot_start_is_named()
+   local p = run_of("REPLAY --pool 1000T --scale 1024 " .. SMALL)
+   local out, why = p.out:all(20000), p.err:all(1000)
+   test.eq({ out, p:wait(5000) }, { "", 1 }, why)
+   assert(why:find "^replay: prefill 0 did not start: mapping ", why)
+   assert(not why:find "traceback", why)
 end
 
 function tests.a_wrong_command_line_ends_with_2()
@@ -186,7 +246,7 @@ function tests.an_interrupt_reports_and_ends_the_nodes()
    local start = proc.now()
    local r, status = finish(p, 5000)
    assert(proc.now() - start < 3, "slow")
-   test.eq(status, 1)
+   test.eq(status, 130)
    test.eq(r.interrupted, true)
    test.eq(r.errors, json.array())
    assert(r.requests > 0 and r.requests < 1000, r.requests)

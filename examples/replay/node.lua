@@ -1,8 +1,9 @@
 -- node.lua - a prefill or a decode node of replay.lua, a process of its own.
 --
 -- Its only argument is a JSON object: role, index, master and the options it shares with
--- the others. It says "ready HOST:PORT" on stdout, takes messages until "finish", and
--- ends with one line of JSON: what it counted. It also ends when its stdin does.
+-- the others. It says "ready HOST:PORT" on stdout, or "failed WHY"; it takes messages
+-- until "finish", and ends with one line of JSON: what it counted. It also ends when its
+-- stdin does.
 
 package.path = arg[0]:gsub("[^/]*$", "") .. "../?.lua;" .. package.path
 
@@ -22,8 +23,9 @@ local EMPTY, LOADING, READY = 0, 1, 2
 local Node = {}
 Node.__index = Node
 
+-- What the world refuses is said without a traceback.
 local function check(ok, why, ...)
-   if not ok then error(why, 0) end
+   if not ok then error({ user = why }, 0) end
    return ok, why, ...
 end
 
@@ -380,7 +382,11 @@ function decode.here(self, msg)
 end
 
 local opt = assert(json.decode(arg[1]))
-local node = start_node(opt)
+local started, node = pcall(start_node, opt)
+if not started then
+   print("failed " .. tostring(type(node) == "table" and node.user or node))
+   return 1
+end
 if opt.role == "decode" then
    node.scratch = ffi.new("uint8_t[?]", opt.block)
    node.queue, node.active, node.n_active, node.loader = {}, {}, 0, {}
@@ -389,7 +395,9 @@ else
 end
 local ok, why = xpcall(function()
    node:serve(opt.role == "decode" and decode or prefill)
-end, debug.traceback)
+end, function(e)
+   return type(e) == "table" and e or { user = debug.traceback(tostring(e), 2) }
+end)
 -- Without the process that started us nothing can be said to it, which is no news.
 if not ok and not proc.wait_readable(0, 0) then error(why, 0) end
 node.e:close()

@@ -29,7 +29,7 @@ KV cache of its requests from prefill processes to decode processes, and verify 
   --quiet            no progress
 
 Exit status: 0 if the whole trace was replayed and every block was right, 1 if not,
-2 for a wrong command line.
+2 for a wrong command line or a trace that cannot be read, 130 if interrupted.
 ]]
 
 -- Bytes of KV cache per token: key and value (2) of every layer, for each KV head its
@@ -95,6 +95,13 @@ local function parse_scale(text)
    return x and x > 0 and x < math.huge and x or nil
 end
 
+-- As it stands before a port: IPv6 in brackets. Nil with a port or without a name.
+local function host(text)
+   local _, colons = text:gsub(":", "")
+   if text:match "^%[[^%]]+%]$" or text ~= "" and colons == 0 then return text end
+   return colons > 1 and not text:find "[%[%]]" and "[" .. text .. "]" or nil
+end
+
 local function list_models()
    local names, rows = {}, {}
    for name in pairs(models) do names[#names + 1] = name end
@@ -124,23 +131,29 @@ function options.read(args)
    if opt.pool then
       opt.pool = util.parse_bytes(opt.pool) or bad("--pool: '%s' is no size", opt.pool)
    end
+   opt.listen = host(opt.listen) or bad("--listen: '%s' is no host", opt.listen)
    opt.window = opt.window or (opt.speed == 0 and 4 or 256) * opt.decode
    return opt, bad
 end
 
 -- ---- sizes --------------------------------------------------------------
 
--- What the trace holds, up to the limit; nil for a trace that can be read only once.
-function options.scan(reader, opt)
+-- What the trace holds, up to the limit; nil for a trace that can be read only once. One
+-- that cannot be read ends the program.
+function options.scan(reader, opt, bad)
    if opt.path == "-" then return nil end
    local s = { requests = 0, blocks = 0, max_blocks = 0 }
-   for req in reader:each() do
-      if s.requests == opt.limit then break end
+   while s.requests ~= opt.limit do
+      local req, why = reader:next()
+      if why then bad("%s", why) end
+      if not req then break end
       s.requests, s.blocks = s.requests + 1, s.blocks + req.n_blocks
       s.max_blocks = math.max(s.max_blocks, req.n_blocks)
       s.block_tokens = req.block_tokens
    end
-   assert(reader:rewind())
+   if s.requests == 0 then bad("no requests in %s", opt.path) end
+   local ok, why = reader:rewind()
+   if not ok then bad("%s", why) end
    return s
 end
 
@@ -153,7 +166,7 @@ end
 
 -- Bytes of a block: of the model, scaled. Left to us, the blocks of all requests are
 -- about 4 GiB, and a pool holds four of the longest requests.
-function options.choose_sizes(opt, found)
+function options.choose_sizes(opt, found, bad)
    local nodes = opt.prefill + opt.decode
    opt.pool = opt.pool or math.min(2 ^ 28, math.floor(available_memory() / 4 / nodes))
    local tokens = found and found.block_tokens or 512
@@ -167,8 +180,8 @@ function options.choose_sizes(opt, found)
    end
    opt.scale, opt.full = opt.block / full, full
    if opt.pool < opt.block then
-      error(("a pool of %s cannot hold a block of %s: give a larger --pool or a smaller "
-         .. "--scale"):format(util.bytes(opt.pool), util.bytes(opt.block)), 0)
+      bad("a pool of %s cannot hold a block of %s: give a larger --pool or a smaller "
+         .. "--scale", util.bytes(opt.pool), util.bytes(opt.block))
    end
 end
 
