@@ -160,7 +160,7 @@ struct wire_call {
 	int fds[4], n_fds;		/* that came along, if @want_fds */
 	bool want_fds;
 	const int *stop;		/* give up once it is not 0; atomic */
-	uint64_t epoch;			/* whose reply it is: the engine's note */
+	uint64_t epoch;			/* of whose reply it is */
 };
 
 /* Make the call on a connection that nobody else uses. Returns 0 when there is
