@@ -220,4 +220,16 @@ function tests.a_node_that_does_not_allow_it_says_so()
    assert(text:find "allow%-repl", text)
 end
 
+function tests.a_text_that_does_not_end_is_stopped()
+   local session = require("mooncake.eval").session()
+   local looks = 0
+   local ok, why = session:run("while true do end", print, function()
+      looks = looks + 1
+      return looks > 3 and "enough" or nil
+   end)
+   test.eq(ok, false)
+   assert(why:find("enough", 1, true), why)
+   test.eq(select(2, session:run("40 + 2", print, function() end)), "42")
+end
+
 return tests

@@ -13,6 +13,8 @@ int mcl_unsetenv(const char *name) __asm__("unsetenv");
 
 local eval = {}
 
+local LOOK = 100000   -- instructions of Lua between two looks
+
 local Session = {}
 Session.__index = Session
 
@@ -129,9 +131,24 @@ local function results(list)
    return table.concat(parts, "  ")
 end
 
+-- Call the chunk; when stop() returns a reason, it ends with that error. Compiled code
+-- does not look, so the chunk and what it defines are not compiled.
+local function bounded(chunk, stop)
+   if not stop then return pack(xpcall(chunk, traceback)) end
+   jit.off(chunk, true)
+   debug.sethook(function()
+      local reason = stop()
+      if reason then error(reason, 0) end
+   end, "", LOOK)
+   local list = pack(xpcall(chunk, traceback))
+   debug.sethook()
+   return list
+end
+
 -- Run a text. True and what it returned as text (nil: nothing), or false and the error
--- with its traceback; print() inside goes to out(line).
-function Session:run(text, out)
+-- with its traceback; print() inside goes to out(line). stop() is asked now and then
+-- whether to go on: a reason ends it.
+function Session:run(text, out, stop)
    local chunk, why = eval.compile(text)
    if not chunk then return false, why end
    self.env.print = function(...)
@@ -141,7 +158,7 @@ function Session:run(text, out)
    end
    setfenv(chunk, self.env)
    local before, start = self.tracing and engines.totals(), require("mooncake").now()
-   local list = pack(xpcall(chunk, traceback))
+   local list = bounded(chunk, stop)
    if before and self.tracing then
       out(("-- %.3f ms  %s"):format((require("mooncake").now() - start) * 1000,
                                     engines.changes(before)))

@@ -18,6 +18,7 @@ Node.__index = Node
 local node = {}
 
 local EFAULT = 14
+local EVAL_SECONDS = 5
 local EVAL_TICK_MS, TICK_MS = 200, 60000
 
 -- ---- questions -------------------------------------------------------------
@@ -102,9 +103,14 @@ end
 -- ---- serving ---------------------------------------------------------------
 
 local function answer_text(self, q)
-   local lines = {}
+   local lines, start = {}, mooncake.now()
    local ok, result = self.session:run(q.text, function(line)
       lines[#lines + 1] = line
+   end, function()
+      if self.done and self.done() then return "the node is stopping" end
+      if mooncake.now() - start > EVAL_SECONDS then
+         return ("stopped after %d s: a node has others to serve"):format(EVAL_SECONDS)
+      end
    end)
    if ok and result then lines[#lines + 1] = result end
    if not ok then lines[#lines + 1] = result end
@@ -144,6 +150,7 @@ end
 -- Serve until done() is true; fds are further descriptors that make it look.
 function Node:serve(done, fds)
    local watched = { self.engine:fd(), unpack(fds or {}) }
+   self.done = done
    while not done() do
       self:work()
       self.engine:drain()

@@ -424,6 +424,23 @@ function proc.on_sigint()
    end, fd
 end
 
+-- From now on Ctrl-C does not end the process: the function returned says whether it was
+-- pressed since the last call.
+function proc.interrupts()
+   local set = opaque()
+   C.mcl_sigemptyset(set)
+   C.mcl_sigaddset(set, SIGNALS.INT)
+   C.mcl_sigmask(0, set, nil)
+   local fd = C.mcl_signalfd(-1, set, CLOEXEC + NONBLOCK)
+   if fd < 0 then error("signalfd: " .. strerror(ffi.errno())) end
+   local buf = ffi.new "uint32_t[32]"
+   return function()
+      local came = false
+      while C.mcl_read(fd, buf, 128) == 128 do came = true end
+      return came
+   end
+end
+
 proc.signals = SIGNALS
 proc.strerror = strerror
 

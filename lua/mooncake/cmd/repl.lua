@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local C = require "mooncake.ffi"
 local eval = require "mooncake.eval"
+local proc = require "mooncake.proc"
 local util = require "mooncake.util"
 
 -- As src/base/line.h says; the library has no terminal of its own.
@@ -67,8 +68,13 @@ end
 
 local function here()
    local session = eval.session()
+   local interrupted = proc.interrupts()
+   local function stop() return interrupted() and "interrupted" end
    return {
-      run = function(text) return session:run(text, print) end,
+      run = function(text)
+         interrupted()          -- at the prompt it means nothing
+         return session:run(text, print, stop)
+      end,
       words = function() return session:words() end,
    }
 end
