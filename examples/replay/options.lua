@@ -56,7 +56,7 @@ local function parse(args)
    local flags = { pull = true, json = true, quiet = true, verify = true }
    local function bad(fmt, ...)
       io.stderr:write("replay: ", fmt:format(...), "\n")
-      os.exit(2)
+      os.exit(2, true)
    end
    local i = 1
    while args[i] do
