@@ -852,11 +852,11 @@ int mc_server_open(struct mc_server **out, struct mc_host *h,
 	return 0;
 }
 
-static void serve_unlisten(struct mc_server *s, struct mc_event *ev)
+static void serve_unlisten(struct mc_event *ev)
 {
 	if (ev->fd < 0)
 		return;
-	mc_loop_del(&s->loops[0], ev);
+	/* Its loop has gone, or never had it. */
 	close(ev->fd);
 }
 
@@ -893,9 +893,9 @@ void mc_server_close(struct mc_server *s)
 {
 	if (!s)
 		return;
-	serve_unlisten(s, &s->tcp);
-	serve_unlisten(s, &s->local);
-	serve_unlisten(s, &s->timer);
+	serve_unlisten(&s->tcp);
+	serve_unlisten(&s->local);
+	serve_unlisten(&s->timer);
 	while (s->conns) {
 		s->conns->loop = NULL;
 		serve_close(s->conns);
