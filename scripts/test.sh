@@ -65,7 +65,8 @@ reasons() {
 	else
 		grep -E '^skipped: ' "$2" ||
 			grep -E '^\[  SKIPPED \] [A-Za-z_]' "$2"
-	fi | sed -E 's,^skipped: (tests/[^ :]*: )?,,' | cut -c1-200 | awk '!seen[$0]++' | head -8
+	fi | sed -E 's,^skipped: (tests/[^ :]*: )?,,' | cut -c1-200 |
+		awk '!seen[$0]++' | head -8
 }
 
 # run_one NUMBER LABEL COMMAND...: leaves its counts in $out/NUMBER.count.

@@ -2,7 +2,7 @@ A node offers a file and a folder.
 
   $ mkdir pool && seq 1 100000 > numbers
   $ mooncake serve --file numbers --dir pool > out 2> err & node=$!
-  $ until grep -q ready out; do sleep 0.05; done
+  $ until grep -qs ready out; do sleep 0.05; done
   $ addr=$(sed -n 's/^ready //p' out)
   $ cat err
   mooncake serve: file 127.0.0.1:*/numbers, 575.1 KiB (glob)

@@ -17,7 +17,7 @@ On a running node it needs the cluster key, and the node's leave.
 
   $ echo "a secret of some length" > key && chmod 600 key
   $ mooncake serve --quiet --key key --memory 1M --allow-repl > out & node=$!
-  $ until grep -q ready out; do sleep 0.05; done
+  $ until grep -qs ready out; do sleep 0.05; done
   $ addr=$(sed -n 's/^ready //p' out)
   $ mooncake repl --node $addr --key key <<EOS
   > node.memory.len
