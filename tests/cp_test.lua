@@ -226,6 +226,36 @@ function tests.serve_says_what_is_wrong()
    test.eq(status, 1)
 end
 
+function tests.the_environment_turns_tls_on()
+   local dir = test.tmpdir()
+   local made = os.execute(("openssl req -x509 -newkey ec -pkeyopt " ..
+      "ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test -keyout %s/key " ..
+      "-out %s/crt 2> /dev/null"):format(dir, dir))
+   if made ~= 0 then test.skip "no openssl command" end
+   write_file(dir .. "/a", bytes(100000))
+   local tls = { MOONCAKE_TLS_CERT = dir .. "/crt", MOONCAKE_TLS_KEY = dir .. "/key" }
+   local node = test.spawn { "mooncake", "serve", "--quiet", "--memory", "1M", "--file",
+                             dir .. "/a", env = tls }
+   local addr = assert((node:read_line(10000) or ""):match "^ready (%S+)$")
+   local function with(env, ...)
+      local argv = { proc.exe(), stderr = "stdout", env = env }
+      for _, word in ipairs { ... } do argv[#argv + 1] = word end
+      local out, status = proc.run(argv)
+      return status, out
+   end
+   local status, out = with(tls, "cp", addr .. "/a", dir .. "/b", "--verify")
+   test.eq(status, 0, out)
+   test.eq(read_file(dir .. "/b") == read_file(dir .. "/a"), true)
+   status, out = with(tls, "bench", addr, "--span", "1M", "--block", "4k", "--batch", "1",
+                      "--duration", "0.05")
+   test.eq(status, 0, out)
+   write_file(dir .. "/s.lua", "assert(assert(mooncake.open()):segment(arg[1]))")
+   status, out = with(tls, "run", dir .. "/s.lua", addr)
+   test.eq(status, 0, out)
+   status, out = with(nil, "cp", addr .. "/a", dir .. "/c")
+   test.eq(status, 1, out)
+end
+
 -- ---- broken links and partial files -------------------------------------
 
 local SIZE = 40 * 2 ^ 20

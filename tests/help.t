@@ -21,6 +21,15 @@ One command: the same by help and by --help or -h.
   >   mooncake $c --help | head -1 | grep -q "^usage: mooncake $c" || echo $c
   > done
 
+What the environment says is in the help of each command that opens engines.
+
+  $ for c in cp bench repl serve run; do
+  >   for v in MOONCAKE_KEY_FILE MOONCAKE_TLS_CERT MOONCAKE_TLS_KEY MOONCAKE_TLS_CA \
+  >       MC_LOG; do
+  >     mooncake help $c | grep -q "$v" || echo $c does not name $v
+  >   done
+  > done
+
 Topics.
 
   $ mooncake help header | grep -c 'mc_open('

@@ -1,6 +1,7 @@
 -- bench.lua - `mooncake bench`: how fast it is here, and what is in the way.
 
 local bench = require "mooncake.bench"
+local environment = require "mooncake.environment"
 local json = require "mooncake.json"
 local node = require "mooncake.node"
 local proc = require "mooncake.proc"
@@ -234,7 +235,7 @@ one thread's memcpy into a shared mapping (shm), one process_vm_writev (shm with
 byte back (tcp).
 
 Exit status: 0 measured, 1 requests failed or there is no target, 2 wrong usage, 130
-interrupted, after the points that were measured.]],
+interrupted, after the points that were measured.]] .. environment,
    options = {
       self = { false, "start a target on this machine" },
       target = { false, "be the target, until Ctrl-C" },

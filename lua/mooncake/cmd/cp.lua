@@ -2,6 +2,7 @@
 
 local copy = require "mooncake.copy"
 local ends = require "mooncake.ends"
+local environment = require "mooncake.environment"
 local fs = require "mooncake.fs"
 local json = require "mooncake.json"
 local mooncake = require "mooncake"
@@ -118,7 +119,7 @@ sums of what is there. --verify compares a checksum of both ends and of what cam
 between, and copies again what differs.
 
 Exit status: 0 copied, 1 failed, 2 wrong usage, 3 the bytes differ, 4 the link broke and
-stayed so, 130 interrupted.]],
+stayed so, 130 interrupted.]] .. environment,
    options = {
       verify = { false, "compare checksums at both ends" },
       resume = { false, "go on with a partial file" },

@@ -2,6 +2,7 @@
 
 local ffi = require "ffi"
 local C = require "mooncake.ffi"
+local environment = require "mooncake.environment"
 local eval = require "mooncake.eval"
 local proc = require "mooncake.proc"
 local util = require "mooncake.util"
@@ -146,7 +147,7 @@ results only; the exit status is then 1 if any failed.
    trace(true)                            show what each line moves, and debug logs
 
 With --node everything happens in that node, which must have been started with
-`mooncake serve --allow-repl` and with the same cluster key.]],
+`mooncake serve --allow-repl` and with the same cluster key.]] .. environment,
    options = {
       node = { nil, "evaluate on a running node", "HOST:PORT" },
       key = { nil, "file of the cluster key; default $MOONCAKE_KEY_FILE", "FILE" },

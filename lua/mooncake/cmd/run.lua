@@ -1,5 +1,6 @@
 -- run.lua - `mooncake run`: a script with the library at hand.
 
+local environment = require "mooncake.environment"
 local strict = require "mooncake.strict"
 local util = require "mooncake.util"
 
@@ -39,6 +40,6 @@ result is the exit status: a number, or false for 1. `mooncake help lua` is the 
    local b = assert(mooncake.open())
    local s = assert(b:segment(a:addr()))
    assert(s:write("hello", memory.addr))
-   print(memory:string(0, 5))]],
+   print(memory:string(0, 5))]] .. environment,
    run = run,
 }

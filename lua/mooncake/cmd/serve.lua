@@ -1,5 +1,6 @@
 -- serve.lua - `mooncake serve`: a node that offers memory and files.
 
+local environment = require "mooncake.environment"
 local mooncake = require "mooncake"
 local node = require "mooncake.node"
 local proc = require "mooncake.proc"
@@ -71,7 +72,7 @@ of the folder.
 
 With --registry this process is also the registry server; --state keeps its records over
 restarts. With --allow-repl, who has the cluster key can evaluate Lua in this process
-(`mooncake repl --node HOST:PORT`): that is as much as a shell.]],
+(`mooncake repl --node HOST:PORT`): that is as much as a shell.]] .. environment,
    options = {
       listen = { "127.0.0.1:0", "where to be reached; a port of 0 is a free one",
                  "HOST:PORT" },
