@@ -173,9 +173,44 @@ function tests.a_terminal_has_prompt_history_and_completion()
    assert(history:find "if", history)
 end
 
+function tests.ctrl_c_drops_a_line_and_ends_a_loop()
+   local p = test.spawn { "script", "-qec", proc.exe() .. " repl", "/dev/null",
+                          stdin = "pipe", stdout = "pipe",
+                          env = { MOONCAKE_HISTORY = "", TERM = "vt100" } }
+   local function type_line(s)
+      p:write(s)
+      proc.sleep_ms(300)
+   end
+   proc.sleep_ms(400)
+   type_line "z = 1 +"
+   type_line "\3"
+   type_line "if true then\n"
+   type_line "\3"
+   type_line "\3"
+   type_line "while true do end\n"
+   type_line "\3"
+   type_line "mooncake.sleep(60000)\n"
+   type_line "\3"
+   type_line "40 + 2, z\n"
+   type_line "\4"
+   p:close_stdin()
+   local text = p:read_all(10000)
+   test.eq(p:wait(5000), 0, text)
+   test.eq(select(2, text:gsub("interrupted", "")), 2, text)
+   assert(text:find "42  nil", text)
+end
+
+function tests.ctrl_c_ends_a_script()
+   local p = test.spawn { proc.exe(), "repl", stdin = "pipe", stdout = "pipe" }
+   p:write "io.stdout:setvbuf 'no' print 'there' while true do end\n"
+   test.eq(p:read_line(5000), "there")
+   p:kill "INT"
+   test.eq(p:wait(3000), 130)
+end
+
 -- ---- on a node ----------------------------------------------------------
 
-local function node_with_key()
+local function node_with_key(args)
    local dir = test.tmpdir()
    local key, other = dir .. "/key", dir .. "/other"
    for _, path in ipairs { key, other } do
@@ -184,11 +219,12 @@ local function node_with_key()
       f:close()
       os.execute("chmod 600 " .. path)
    end
-   local p = test.spawn { "mooncake", "serve", "--quiet", "--allow-repl", "--key", key,
-                          "--memory", "64K" }
+   local argv = { "mooncake", "serve", "--quiet", "--allow-repl", "--key", key,
+                  "--memory", "64K", unpack(args or {}) }
+   local p = test.spawn(argv)
    local addr = (p:read_line(10000) or ""):match "^ready (%S+)"
    assert(addr)
-   return addr, key, other
+   return addr, key, other, p
 end
 
 function tests.a_node_evaluates_for_who_has_the_key()
@@ -220,16 +256,78 @@ function tests.a_node_that_does_not_allow_it_says_so()
    assert(text:find "allow%-repl", text)
 end
 
+-- ---- what does not end --------------------------------------------------
+
 function tests.a_text_that_does_not_end_is_stopped()
-   local session = require("mooncake.eval").session()
-   local looks = 0
-   local ok, why = session:run("while true do end", print, function()
-      looks = looks + 1
-      return looks > 3 and "enough" or nil
-   end)
-   test.eq(ok, false)
-   assert(why:find("enough", 1, true), why)
-   test.eq(select(2, session:run("40 + 2", print, function() end)), "42")
+   local s = eval.session()
+   s.limit = 0.2
+   for _, text in ipairs {
+      "while true do end",
+      "while true do pcall(function() while true do end end) end",
+      "loadstring 'while true do end' ()",
+      "mooncake.sleep(60000)",
+      "coroutine.wrap(function() while true do end end)()",
+      "mooncake.timer.every(1, function() end) mooncake.loop()",
+   } do
+      local start = proc.now()
+      local ok, why = run(text, s)
+      test.eq(ok, false, text)
+      assert(why:find "took too long", why)
+      assert(proc.now() - start < 2, text)
+   end
+   test.eq({ run("40 + 2", s) }, { true, "42", "" })
+   test.eq(jit.status(), true)
+end
+
+function tests.an_endless_text_of_a_peer_is_stopped()
+   local addr, key = node_with_key { "--eval-timeout", "0.5" }
+   local text, status = repl("while true do end\n1 + 1\n",
+                             { "--node", addr, "--key", key })
+   test.eq(status, 1)
+   assert(text:find "took too long" and text:find "\n2\n", text)
+end
+
+function tests.a_node_ends_in_spite_of_an_endless_text()
+   for _, signal in ipairs { "TERM", "INT" } do
+      local addr, key, _, p = node_with_key { "--eval-timeout", "60" }
+      local r = test.spawn { proc.exe(), "repl", "--node", addr, "--key", key,
+                             stdin = "pipe", stderr = "stdout" }
+      r:write "while true do end\n"
+      r:close_stdin()
+      proc.sleep_ms(500)
+      p:kill(signal)
+      test.eq(p:wait(3000), 0, signal)
+      r:wait(3000)
+   end
+end
+
+function tests.a_node_that_waits_for_texts_uses_no_cpu()
+   local measure = require "mooncake.measure"
+   local addr, key, _, p = node_with_key()
+   test.eq(repl("1\n", { "--node", addr, "--key", key }), "1\n")
+   proc.sleep_ms(200)
+   local function switches()
+      local f = assert(io.open(("/proc/%d/status"):format(p.pid)))
+      local n = f:read "*a":match "\nvoluntary_ctxt_switches:%s*(%d+)"
+      f:close()
+      return tonumber(n)
+   end
+   local before, woken = measure.cpu_ns(p.pid), switches()
+   proc.sleep_ms(700)
+   test.eq(switches(), woken)
+   assert(measure.cpu_ns(p.pid) - before < 2e6)
+end
+
+function tests.tracebacks_show_what_was_typed_and_no_more()
+   local _, why = run "local function f() error 'boom' end f()"
+   test.eq(why, "input:1: boom\nstack traceback:\n\t[C]: in function 'error'\n\t" ..
+                "input:1: in function 'f'\n\tinput:1: in main chunk")
+   _, why = run "return error 'boom'"
+   test.eq(why:find("builtin", 1, true), nil)
+   local addr, key = node_with_key()
+   local text = repl("pcall(1, error 'boom')\n", { "--node", addr, "--key", key })
+   assert(text:find "boom" and not text:find("builtin", 1, true), text)
+   assert(not text:find("node.lua", 1, true), text)
 end
 
 return tests

@@ -13,8 +13,6 @@ int mcl_unsetenv(const char *name) __asm__("unsetenv");
 
 local eval = {}
 
-local LOOK = 100000   -- instructions of Lua between two looks
-
 local Session = {}
 Session.__index = Session
 
@@ -114,12 +112,11 @@ function eval.compile(text)
    return nil, why, why:find("near '<eof>'", 1, true) ~= nil
 end
 
-local function traceback(e)
+local function traceback(co, e)
    if type(e) == "table" and e.user then return tostring(e.user) end
    if type(e) ~= "string" then e = eval.show(e) end
-   -- What is below belongs to this file, not to who typed.
-   local trace_text = debug.traceback(e, 2)
-   return (trace_text:gsub("\n%s*%[C%]: in function 'xpcall'.*$", ""))
+   -- LuaJIT's own name for a function of Lua's library says nothing.
+   return (debug.traceback(co, e):gsub("%[builtin#%d+%]: at 0x%x+", "[C]: in Lua itself"))
 end
 
 local function pack(...) return { n = select("#", ...), ... } end
@@ -131,24 +128,28 @@ local function results(list)
    return table.concat(parts, "  ")
 end
 
--- Call the chunk; when stop() returns a reason, it ends with that error. Compiled code
--- does not look, so the chunk and what it defines are not compiled.
-local function bounded(chunk, stop)
-   if not stop then return pack(xpcall(chunk, traceback)) end
+-- In the command; a library in plain luajit has nothing that ends a text.
+local bounded = package.loaded["mooncake.bounded"]
+
+-- coroutine.resume(co) of a chunk, with a limit as of a session. Compiled code does not
+-- see that it should end: where there is a time, nothing is compiled meanwhile; else
+-- what was typed is not, and what it calls is.
+function eval.resume(co, chunk, limit)
+   if not limit or not bounded then return coroutine.resume(co) end
    jit.off(chunk, true)
-   debug.sethook(function()
-      local reason = stop()
-      if reason then error(reason, 0) end
-   end, "", LOOK)
-   local list = pack(xpcall(chunk, traceback))
-   debug.sethook()
-   return list
+   if limit == 0 then return bounded.resume(co, 0) end
+   local compiling = jit.status()
+   jit.off()
+   jit.flush()
+   local list = pack(bounded.resume(co, limit))
+   if compiling then jit.on() end
+   return unpack(list, 1, list.n)
 end
 
 -- Run a text. True and what it returned as text (nil: nothing), or false and the error
--- with its traceback; print() inside goes to out(line). stop() is asked now and then
--- whether to go on: a reason ends it.
-function Session:run(text, out, stop)
+-- with its traceback; print() inside goes to out(line). It ends after self.limit seconds
+-- or by a signal; a limit of 0 is Ctrl-C alone, nil none.
+function Session:run(text, out)
    local chunk, why = eval.compile(text)
    if not chunk then return false, why end
    self.env.print = function(...)
@@ -158,12 +159,14 @@ function Session:run(text, out, stop)
    end
    setfenv(chunk, self.env)
    local before, start = self.tracing and engines.totals(), require("mooncake").now()
-   local list = bounded(chunk, stop)
+   -- On a stack of its own: a traceback then shows what was typed and no more.
+   local co = coroutine.create(chunk)
+   local list = pack(eval.resume(co, chunk, self.limit))
    if before and self.tracing then
       out(("-- %.3f ms  %s"):format((require("mooncake").now() - start) * 1000,
                                     engines.changes(before)))
    end
-   if not list[1] then return false, list[2] end
+   if not list[1] then return false, traceback(co, list[2]) end
    return true, results(pack(unpack(list, 2, list.n)))
 end
 

@@ -18,8 +18,7 @@ Node.__index = Node
 local node = {}
 
 local EFAULT = 14
-local EVAL_SECONDS = 5
-local EVAL_TICK_MS, TICK_MS = 200, 60000
+local TICK_MS = 60000
 
 -- ---- questions -------------------------------------------------------------
 
@@ -69,12 +68,12 @@ local function offer(self, spec)
       ok, why, errno = self.files:below(spec.dir)
       if not ok then return nil, why, errno end
    end
-   if spec.allow_repl then return self:allow_repl() end
+   if spec.allow_repl then return self:allow_repl(spec.eval_timeout or 5) end
    return true
 end
 
 -- spec: engine (options of mooncake.open), memory (bytes) with foreign or huge, files
--- (list), dir, allow_repl.
+-- (list), dir, allow_repl with eval_timeout (seconds that a text may take; 5).
 function node.open(spec)
    local e, why, errno = mooncake.open(spec.engine)
    if not e then return nil, why, errno end
@@ -90,10 +89,11 @@ function node.open(spec)
    return self
 end
 
-function Node:allow_repl()
+function Node:allow_repl(limit)
    local ok, why, errno = self.engine:eval_allow(true)
    if not ok then return nil, why, errno end
    self.session = eval.session { node = self, engine = self.engine }
+   self.session.limit = limit
    self.session.env.__words = function()
       return table.concat(self.session:words(), "\n")
    end
@@ -103,14 +103,9 @@ end
 -- ---- serving ---------------------------------------------------------------
 
 local function answer_text(self, q)
-   local lines, start = {}, mooncake.now()
+   local lines = {}
    local ok, result = self.session:run(q.text, function(line)
       lines[#lines + 1] = line
-   end, function()
-      if self.done and self.done() then return "the node is stopping" end
-      if mooncake.now() - start > EVAL_SECONDS then
-         return ("stopped after %d s: a node has others to serve"):format(EVAL_SECONDS)
-      end
    end)
    if ok and result then lines[#lines + 1] = result end
    if not ok then lines[#lines + 1] = result end
@@ -136,26 +131,16 @@ function Node:work()
    return did
 end
 
--- Sleep until there is work. Texts to evaluate do not show in the engine's descriptor:
--- waiting for one also ends with a notification, but not with a signal.
-local function rest(self, watched)
-   if self.session then
-      local q = self.engine:eval_next(EVAL_TICK_MS)
-      if q then answer_text(self, q) end
-      return
-   end
-   mooncake.readable(watched, next(self.files.handles) and TICK_MS or -1)
-end
-
 -- Serve until done() is true; fds are further descriptors that make it look.
 function Node:serve(done, fds)
    local watched = { self.engine:fd(), unpack(fds or {}) }
-   self.done = done
    while not done() do
       self:work()
       self.engine:drain()
       self.files:expire()
-      if not done() then rest(self, watched) end
+      if not done() then
+         mooncake.readable(watched, next(self.files.handles) and TICK_MS or -1)
+      end
    end
 end
 

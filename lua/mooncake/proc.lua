@@ -31,6 +31,7 @@ int mcl_sigemptyset(void *set) __asm__("sigemptyset");
 int mcl_sigfillset(void *set) __asm__("sigfillset");
 int mcl_sigaddset(void *set, int sig) __asm__("sigaddset");
 int mcl_sigmask(int how, const void *set, void *old) __asm__("pthread_sigmask");
+void *mcl_signal(int sig, void *handler) __asm__("signal");
 int mcl_signalfd(int fd, const void *set, int flags) __asm__("signalfd");
 int mcl_spawnp(int *pid, const char *file, const void *actions, const void *attr,
                const char *const argv[], const char *const envp[])
@@ -424,21 +425,9 @@ function proc.on_sigint()
    end, fd
 end
 
--- From now on Ctrl-C does not end the process: the function returned says whether it was
--- pressed since the last call.
-function proc.interrupts()
-   local set = opaque()
-   C.mcl_sigemptyset(set)
-   C.mcl_sigaddset(set, SIGNALS.INT)
-   C.mcl_sigmask(0, set, nil)
-   local fd = C.mcl_signalfd(-1, set, CLOEXEC + NONBLOCK)
-   if fd < 0 then error("signalfd: " .. strerror(ffi.errno())) end
-   local buf = ffi.new "uint32_t[32]"
-   return function()
-      local came = false
-      while C.mcl_read(fd, buf, 128) == 128 do came = true end
-      return came
-   end
+-- From now on Ctrl-C does nothing, where nothing waits for it; to children, it does.
+function proc.ignore_sigint()
+   C.mcl_signal(SIGNALS.INT, ffi.cast("void *", 1))      -- SIG_IGN
 end
 
 proc.signals = SIGNALS

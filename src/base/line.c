@@ -5,20 +5,27 @@
  *
  * C never calls Lua, so the words to complete are set beforehand; a word is
  * anything without blanks and operators, so "mooncake.op" is one.
+ *
+ * libedit cannot be left in the middle of a line. Ctrl-C therefore only ends
+ * the wait for a key, and counts as the one that ends the line.
  */
 #include "line.h"
 #include "err.h"
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { LINE_HISTORY = 1000 };
 
 typedef char *line_entry_fn(const char *text, int state);
+typedef int line_getc_fn(FILE *in);
 
 static struct {
 	bool opened;
@@ -38,6 +45,32 @@ static char *line_remembered;
 static char *line_words;
 static const char *line_at;		/* where the search for more goes on */
 static char *line_path;
+static pthread_t line_thread;		/* who reads */
+static volatile sig_atomic_t line_broken;
+
+static void line_on_signal(int sig)
+{
+	int err = errno;
+
+	line_broken = 1;
+	if (!pthread_equal(pthread_self(), line_thread))
+		pthread_kill(line_thread, sig);
+	errno = err;
+}
+
+/* What libedit calls for the next byte. */
+static int line_getc(FILE *in)
+{
+	unsigned char c;
+	ssize_t n;
+
+	do {
+		if (line_broken)
+			return '\n';
+		n = read(fileno(in), &c, 1);
+	} while (n < 0 && errno == EINTR);
+	return n == 1 ? c : EOF;
+}
 
 /* The next word that begins with @text: libedit calls this, state 0 first,
  * until it is NULL, and frees what it gets. */
@@ -102,6 +135,7 @@ static bool line_start(void)
 	static const char breaks[] = " \t\n\"'`=<>;|&{}()[]+-*/%^#~,";
 	const char **name, **basic, **completer;
 	char **(**attempted)(const char *text, int start, int end);
+	line_getc_fn **get;
 
 	if (line_edit.opened)
 		return line_edit.lib;
@@ -111,11 +145,13 @@ static bool line_start(void)
 	basic = line_symbol("rl_basic_word_break_characters");
 	completer = line_symbol("rl_completer_word_break_characters");
 	attempted = line_symbol("rl_attempted_completion_function");
+	get = line_symbol("rl_getc_function");
 	if (!line_edit.lib)
 		return false;
 	*name = "mooncake";
 	*basic = *completer = breaks;
 	*attempted = line_complete;
+	*get = line_getc;
 	line_edit.using_history();
 	line_edit.stifle_history(LINE_HISTORY);
 	return true;
@@ -130,6 +166,8 @@ static char *line_plain(const char *prompt)
 	fputs(prompt, stdout);
 	fflush(stdout);
 	n = getline(&line, &size, stdin);
+	if (n < 0 && line_broken)
+		clearerr(stdin);
 	if (n < 0) {
 		free(line);
 		return NULL;
@@ -141,10 +179,26 @@ static char *line_plain(const char *prompt)
 
 const char *mc_line_read(const char *prompt)
 {
+	struct sigaction sa = { .sa_handler = line_on_signal }, old;
+
 	free(line_last);
+	line_thread = pthread_self();
+	line_broken = 0;
+	sigaction(SIGINT, &sa, &old);
 	line_last = line_start() ? line_edit.readline(prompt) :
 				   line_plain(prompt);
-	return line_last;
+	sigaction(SIGINT, &old, NULL);
+	if (!line_broken)
+		return line_last;
+	fputs("^C\n", stdout);
+	free(line_last);
+	line_last = NULL;
+	return NULL;
+}
+
+bool mc_line_interrupted(void)
+{
+	return line_broken;
 }
 
 int mc_line_words(const char *words)

@@ -8,9 +8,13 @@
 
 #pragma GCC visibility push(default)
 
-/* The next line without its end, NULL at the end of input. Valid until the
- * next call. For one thread; the terminal is the process's. */
+/* The next line without its end, NULL at the end of input, or when Ctrl-C
+ * dropped what was typed. Valid until the next call. For one thread; the
+ * terminal is the process's. */
 const char *mc_line_read(const char *prompt);
+
+/* Whether it was Ctrl-C that ended the last one. */
+bool mc_line_interrupted(void);
 
 /* What Tab completes to: words, one a line; copied. NULL: nothing. */
 int mc_line_words(const char *words);

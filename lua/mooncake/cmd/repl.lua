@@ -11,6 +11,7 @@ local util = require "mooncake.util"
 if not pcall(function() return C.mc_line_read end) then
    ffi.cdef [[
 const char *mc_line_read(const char *prompt);
+bool mc_line_interrupted(void);
 int mc_line_words(const char *words);
 int mc_line_history(const char *path);
 void mc_line_remember(const char *line);
@@ -35,13 +36,15 @@ function terminal.open()
    if path and C.mc_line_history(path) < 0 then
       io.stderr:write("mooncake repl: ", ffi.string(C.mc_errmsg()), "\n")
    end
+   -- At the prompt and while something runs it has its meaning; between, none.
+   proc.ignore_sigint()
    return terminal
 end
 
 function terminal.read(more, words)
    C.mc_line_words(table.concat(words(), "\n"))
    local line = C.mc_line_read(more and MORE or PROMPT)
-   return line ~= nil and ffi.string(line) or nil
+   return line ~= nil and ffi.string(line) or nil, C.mc_line_interrupted()
 end
 
 function terminal.remember(text) C.mc_line_remember((text:gsub("\n", " "))) end
@@ -51,15 +54,16 @@ local plain = { remember = function() end }
 function plain.read() return io.read "*l" end
 
 -- A whole chunk, however many lines it takes; nil at the end. An empty line ends one
--- that is wrong but could go on.
+-- that is wrong but could go on; Ctrl-C drops it.
 local function read_chunk(input, words)
-   local text = input.read(false, words)
-   if not text then return nil end
+   local text, dropped = input.read(false, words)
+   if not text then return dropped and "" or nil end
    while true do
       local _, _, more = eval.compile(text)
       if not more then return text end
-      local line = input.read(true, words)
-      if not line then return text end
+      local line
+      line, dropped = input.read(true, words)
+      if not line then return dropped and "" or text end
       text = text .. "\n" .. line
       if line == "" then return text end
    end
@@ -67,20 +71,17 @@ end
 
 -- ---- where it is evaluated -------------------------------------------------
 
-local function here()
+-- In a terminal, Ctrl-C ends a text; a script ends as a whole.
+local function here(tty)
    local session = eval.session()
-   local interrupted = proc.interrupts()
-   local function stop() return interrupted() and "interrupted" end
+   session.limit = tty and 0 or nil
    return {
-      run = function(text)
-         interrupted()          -- at the prompt it means nothing
-         return session:run(text, print, stop)
-      end,
+      run = function(text) return session:run(text, print) end,
       words = function() return session:words() end,
    }
 end
 
-local function there(name, opt)
+local function there(name, opt, tty)
    local mooncake = require "mooncake"
    local e = util.check(mooncake.open { listen = "none", key_file = opt.key })
    local s = util.check(e:segment(name, opt.timeout * 1000))
@@ -89,7 +90,9 @@ local function there(name, opt)
    for word in words:gmatch "[^\n]+" do list[#list + 1] = word end
    return {
       run = function(text)
-         local reply, why = s:eval(text, opt.timeout * 1000)
+         local function ask() return s:eval(text, opt.timeout * 1000) end
+         local ok, reply, why = eval.resume(coroutine.create(ask), ask, tty and 0 or nil)
+         if not ok then return false, reply end
          if not reply then return false, why end
          return true, reply ~= "" and reply or nil
       end,
@@ -122,7 +125,7 @@ end
 
 local function run(opt)
    local tty = util.is_tty(io.stdin)
-   local place = opt.node and there(opt.node, opt) or here()
+   local place = opt.node and there(opt.node, opt, tty) or here(tty)
    if tty then
       print(("mooncake %s%s; `help` says what there is, Ctrl-D ends"):format(
          require("mooncake").version(), opt.node and " on " .. opt.node or ""))
@@ -145,6 +148,10 @@ results only; the exit status is then 1 if any failed.
    peers() rails() buffers() counters()   what the engines of the process do
    probe("host:port")                     measure the round trip to a peer
    trace(true)                            show what each line moves, and debug logs
+
+Ctrl-C drops the line that is being typed, and ends what runs; a second one while it has
+not ended is the end of the program. So that it can be ended, what you type is not
+compiled, unlike the files and modules it calls.
 
 With --node everything happens in that node, which must have been started with
 `mooncake serve --allow-repl` and with the same cluster key.]] .. environment,

@@ -48,11 +48,13 @@ local function announce(n, opt)
 end
 
 local function run(opt)
+   if opt.eval_timeout <= 0 then util.fail "--eval-timeout is of more than 0 seconds" end
    local stopped, fd = proc.on_sigint()
    local registry = start_registry(opt)
    local n = util.check(node.open {
       engine = engine_options(opt, registry), memory = opt.memory, huge = opt.huge,
       foreign = opt.foreign, files = opt.file, dir = opt.dir, allow_repl = opt.allow_repl,
+      eval_timeout = opt.eval_timeout,
    })
    announce(n, opt)
    n:serve(stopped, { fd })
@@ -72,7 +74,8 @@ of the folder.
 
 With --registry this process is also the registry server; --state keeps its records over
 restarts. With --allow-repl, who has the cluster key can evaluate Lua in this process
-(`mooncake repl --node HOST:PORT`): that is as much as a shell.]] .. environment,
+(`mooncake repl --node HOST:PORT`): that is as much as a shell. A text that takes longer
+than --eval-timeout is stopped, for a node has others to serve.]] .. environment,
    options = {
       listen = { "127.0.0.1:0", "where to be reached; a port of 0 is a free one",
                  "HOST:PORT" },
@@ -88,6 +91,7 @@ restarts. With --allow-repl, who has the cluster key can evaluate Lua in this pr
                "[NAME=]PATH", list = true },
       dir = { nil, "let nodes read and make files below this folder", "DIR" },
       ["allow-repl"] = { false, "evaluate Lua that nodes with the key send" },
+      ["eval-timeout"] = { 5, "stop such a text after so long", "SECONDS" },
       transport = { nil, "only these: tcp, shm", "LIST" },
       devices = { nil, "interfaces for tcp, as eth0,eth1", "LIST" },
       key = { nil, "file of the cluster key; default $MOONCAKE_KEY_FILE", "FILE" },
