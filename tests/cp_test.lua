@@ -226,6 +226,21 @@ function tests.serve_says_what_is_wrong()
    test.eq(status, 1)
 end
 
+function tests.a_served_file_is_not_hidden_by_a_new_one()
+   local dir = test.tmpdir()
+   write_file(dir .. "/big", "served")
+   write_file(dir .. "/new", "other")
+   os.execute("mkdir " .. dir .. "/pool")
+   local _, addr = serve { "--file", dir .. "/big", "--dir", dir .. "/pool" }
+   local status, _, err = cp { dir .. "/new", addr .. "/big" }
+   test.eq(status, 1)
+   assert(err:find("big is a served file", 1, true), err)
+   test.eq(fs.open(dir .. "/pool/big.part"), nil)
+   succeeds { dir .. "/new", addr .. "/big2" }
+   succeeds { addr .. "/big", dir .. "/back" }
+   test.eq(read_file(dir .. "/back"), "served")
+end
+
 function tests.the_environment_turns_tls_on()
    local dir = test.tmpdir()
    local made = os.execute(("openssl req -x509 -newkey ec -pkeyopt " ..

@@ -197,6 +197,8 @@ local function open_to_write(self, q)
    if not self.dir then
       return nil, "this node takes no files: it was not started with --dir", EPERM
    end
+   -- Who reads the name gets that file, so a new one could never be read.
+   if self.fixed[name] then return nil, name .. " is a served file", EPERM end
    if type(len) ~= "number" or len < 0 or len % 1 ~= 0 or len > 2 ^ 52 then
       return nil, "no length", EINVAL
    end
