@@ -73,7 +73,7 @@ A file that a user names wrongly is status 1, without a traceback.
 
   $ mooncake test unknown.txt
   mooncake test: unknown.txt: a test is a file *_test.lua or *.t
-  [1]
+  [2]
 
 A reader that leaves early ends the command without a word.
 

@@ -44,6 +44,18 @@ A file that does not load, and one that skips as a whole.
   skipped: none_test.lua: loading: not today
   0 passed, 0 failed, 1 skipped
 
+The library is there as `mooncake`. A file that is none is wrong use, before any test.
+
+  $ echo 'return { t = function() assert(mooncake.open()):close() end }' > lib_test.lua
+  $ mooncake test lib_test.lua
+  1 passed, 0 failed, 0 skipped
+  $ mooncake test lib_test.lua no_test.lua
+  mooncake test: no_test.lua: No such file or directory
+  [2]
+  $ mooncake test nothing
+  mooncake test: nothing: a test is a file *_test.lua or *.t
+  [2]
+
 Processes that a test leaves are killed, its folders removed.
 
   $ cat > left_test.lua <<'END'

@@ -142,7 +142,7 @@ local function load_file(path)
    local chunk, why = loadfile(path)
    if not chunk then return nil, why end
    test.dir = path:match "^(.*)/[^/]*$" or "."
-   setfenv(chunk, strict.env { test = test })
+   setfenv(chunk, strict.env { test = test, mooncake = require "mooncake" })
    local ok, tests = xpcall(chunk, trace)
    if not ok then return nil, type(tests) == "table" and tests or readable(tests) end
    if type(tests) ~= "table" then return nil, path .. " returns no table of tests" end

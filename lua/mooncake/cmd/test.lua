@@ -1,23 +1,29 @@
 -- test.lua - `mooncake test`: runs Lua tests and transcripts.
 
-local util = require "mooncake.util"
-
 local KINDS = {
    { "_test%.lua$", "mooncake.test" },
    { "%.t$", "mooncake.transcript" },
 }
 
+local function wrong_use(text) error({ user = text, status = 2 }, 0) end
+
 local function runner(path)
+   local module
    for _, kind in ipairs(KINDS) do
-      if path:match(kind[1]) then return require(kind[2]) end
+      if path:match(kind[1]) then module = kind[2] end
    end
-   util.fail("%s: a test is a file *_test.lua or *.t", path)
+   if not module then wrong_use(path .. ": a test is a file *_test.lua or *.t") end
+   local file, why = io.open(path)
+   if not file then wrong_use(why) end
+   file:close()
+   return require(module)
 end
 
 local function run(opt, args)
-   local sum = { passed = 0, failed = 0, skipped = 0 }
-   for _, path in ipairs(args) do
-      local count = runner(path).run_file(path, opt)
+   local sum, runners = { passed = 0, failed = 0, skipped = 0 }, {}
+   for i, path in ipairs(args) do runners[i] = runner(path) end
+   for i, path in ipairs(args) do
+      local count = runners[i].run_file(path, opt)
       for k in pairs(sum) do sum[k] = sum[k] + count[k] end
    end
    print(("%d passed, %d failed, %d skipped"):format(sum.passed, sum.failed,
@@ -30,7 +36,7 @@ return {
    summary = "run Lua tests (*_test.lua) and transcripts (*.t)",
    help = [[
 A Lua test file returns a table of functions; one fails by raising an error. They
-find helpers in the global `test`:
+find the library as the global `mooncake`, and helpers in the global `test`:
   test.eq(got, want)           equal, tables by content
   test.near(got, want, eps)    numbers at most eps apart (relative, 1e-9)
   test.raises(pattern, f, ...) f raises an error that matches; returns its text
