@@ -16,3 +16,9 @@ Where a limit leaves no room it says which.
   $ (ulimit -n 200; mooncake doctor | grep -A1 'open files')
     warn     open files    200, may be raised to 200: each peer takes several connections
                            -> ulimit -n 4096
+
+What it starts itself with is not offered.
+
+  $ mooncake doctor --help | grep -c -e --far
+  0
+  [1]

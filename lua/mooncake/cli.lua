@@ -19,7 +19,8 @@
 -- after the first word belong to someone else. The type of an option's default says
 -- what it takes: false or true a flag (--name, --no-name), a number a number ("64K" is
 -- 65536), anything else a string; number = true asks for one without a default, list =
--- true collects one value per use. opt has "-" in names as "_".
+-- true collects one value per use; hidden = true keeps it out of the help. opt has "-"
+-- in names as "_".
 
 local embedded = require "mooncake.embedded"
 local strict = require "mooncake.strict"
@@ -162,19 +163,23 @@ end
 
 -- ---- help ------------------------------------------------------------------
 
+local function option_row(name, spec)
+   local left = "--" .. name:gsub("_", "-")
+   if spec.short then left = "-" .. spec.short .. ", " .. left end
+   if not is_flag(spec) then left = left .. " " .. (spec[3] or "VALUE") end
+   local doc, default = spec[2] or "", spec[1]
+   if default and default ~= "" and default ~= true then
+      doc = doc .. " (" .. tostring(default) .. ")"
+   elseif default == true then
+      doc = doc .. " (on; --no-" .. name:gsub("_", "-") .. ")"
+   end
+   return { "  " .. left, doc, name }
+end
+
 local function option_rows(cmd)
    local rows = {}
    for name, spec in pairs(cmd.options or {}) do
-      local left = "--" .. name:gsub("_", "-")
-      if spec.short then left = "-" .. spec.short .. ", " .. left end
-      if not is_flag(spec) then left = left .. " " .. (spec[3] or "VALUE") end
-      local doc, default = spec[2] or "", spec[1]
-      if default and default ~= "" and default ~= true then
-         doc = doc .. " (" .. tostring(default) .. ")"
-      elseif default == true then
-         doc = doc .. " (on; --no-" .. name:gsub("_", "-") .. ")"
-      end
-      rows[#rows + 1] = { "  " .. left, doc, name }
+      if not spec.hidden then rows[#rows + 1] = option_row(name, spec) end
    end
    table.sort(rows, function(a, b) return a[3] < b[3] end)
    rows[#rows + 1] = { "  -h, --help", HELP[2] }

@@ -222,7 +222,8 @@ then tries each transport: two processes on this host move 1 MiB there and back.
 Ends with status 0 if tcp, which everything can fall back to, works; else 1.]],
    options = {
       json = { false, "print one JSON object" },
-      far = { "", "be the second process of a trial; doctor starts it so", "TRIAL" },
+      far = { "", "be the second process of a trial; doctor starts it so", "TRIAL",
+              hidden = true },
    },
    run = run,
 }
