@@ -98,7 +98,9 @@ function engines.counters()
    return tabulate(nil, function(e)
       local stats, rows = e:stats() or {}, {}
       for _, k in ipairs(sorted(stats)) do
-         rows[#rows + 1] = { k, util.commas(stats[k]) }
+         local n = stats[k]
+         local sized = n >= 1024 and (k:find "^bytes_" or k:find "^served_")
+         rows[#rows + 1] = { k, util.commas(n), sized and util.bytes(n) or nil }
       end
       return rows
    end)
