@@ -69,7 +69,7 @@ Wrong use is status 2.
   mooncake test: --match needs a value
   [2]
 
-A file that a user names wrongly is status 1, without a traceback.
+So is a file that is no test.
 
   $ mooncake test unknown.txt
   mooncake test: unknown.txt: a test is a file *_test.lua or *.t
