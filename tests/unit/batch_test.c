@@ -13,9 +13,9 @@
 
 /* What takes a while: LONG pieces, each of its own memory. */
 #if defined(__SANITIZE_THREAD__)
-enum { MiB = 1 << 20, LONG = 16, PIECE = MiB };
+enum { MiB = 1 << 20, LONG = 16, PIECE = MiB / 2, GOING = 8 };
 #else
-enum { MiB = 1 << 20, LONG = 16, PIECE = 2 * MiB };
+enum { MiB = 1 << 20, LONG = 16, PIECE = 2 * MiB, GOING = 16 };
 #endif
 
 static bool readable(struct mc_engine *e, int ms)
@@ -329,18 +329,19 @@ static void a_buffer_that_went_is_refused(struct pair *p)
 static void a_buffer_may_go_while_it_is_written(struct pair *p)
 {
 	for (int i = 0; i < 4; i++) {
-		uint64_t at = far_alloc(&p->far, 16 * MiB, MC_REMOTE_RW), id, h;
-		struct mc_req q[16];
+		uint64_t at = far_alloc(&p->far, GOING * MiB, MC_REMOTE_RW), id;
+		struct mc_req q[GOING];
 		struct mc_result res;
+		uint64_t h;
 
-		for (int k = 0; k < 16; k++)
+		for (int k = 0; k < GOING; k++)
 			q[k] = req_of(p, MC_WRITE, k * MiB, at - p->remote +
 				      k * MiB, MiB);
-		mc_fill(p->near, 16 * MiB, i);
-		ok(mc_submit(p->e, q, 16, NULL, &id));
+		mc_fill(p->near, GOING * MiB, i);
+		ok(mc_submit(p->e, q, GOING, NULL, &id));
 		usleep(i * 500);
 		ok(far_drop(&p->far, at));
-		h = p->s->foreign ? far_hash(&p->far, at, 16 * MiB) : 0;
+		h = p->s->foreign ? far_hash(&p->far, at, GOING * MiB) : 0;
 		res = wait_end(p, id);
 		if (res.state != MC_COMPLETED) {
 			assert_int_equal(res.state, MC_FAILED);
@@ -349,7 +350,7 @@ static void a_buffer_may_go_while_it_is_written(struct pair *p)
 		ok(mc_batch_free(p->e, id));
 		/* Once it was taken back, not one byte of it changed. */
 		if (p->s->foreign)
-			assert_int_equal(far_hash(&p->far, at, 16 * MiB), h);
+			assert_int_equal(far_hash(&p->far, at, GOING * MiB), h);
 	}
 }
 
@@ -433,7 +434,7 @@ static const struct unit_case cases[] = {
 	  0 },
 	{ "a_buffer_that_went_is_refused", a_buffer_that_went_is_refused, 0 },
 	{ "a_buffer_may_go_while_it_is_written",
-	  a_buffer_may_go_while_it_is_written, 16 * MiB },
+	  a_buffer_may_go_while_it_is_written, GOING * MiB },
 	{ "a_closed_peer_is_noticed", a_closed_peer_is_noticed, 0 },
 	{ "a_segment_can_be_opened_again", a_segment_can_be_opened_again, 0 },
 };
