@@ -270,7 +270,7 @@ static void looking_up_keeps_to_the_deadline(void **state)
 	(void)state;
 	assert_true(r == -EHOSTUNREACH || r == -ETIMEDOUT);
 	assert_says("look up 'no-such-host.invalid'");
-	assert_true(mc_clock_ns() - began < 700 * (uint64_t)MC_MS);
+	assert_true(mc_clock_ns() - began < 2000 * (uint64_t)MC_MS);
 }
 
 /* With its queue full, a listener drops what else arrives. */
