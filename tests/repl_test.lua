@@ -147,7 +147,7 @@ end
 
 function tests.a_terminal_has_prompt_history_and_completion()
    local dir = test.tmpdir()
-   local p = test.spawn { "script", "-qec", proc.exe() .. " repl", "/dev/null",
+   local p = test.spawn { "script", "-qec", "exec " .. proc.exe() .. " repl", "/dev/null",
                           stdin = "pipe", stdout = "pipe",
                           env = { MOONCAKE_HISTORY = dir .. "/history", TERM = "vt100" } }
    local function type_line(s)
@@ -176,7 +176,7 @@ function tests.a_terminal_has_prompt_history_and_completion()
 end
 
 function tests.ctrl_c_drops_a_line_and_ends_a_loop()
-   local p = test.spawn { "script", "-qec", proc.exe() .. " repl", "/dev/null",
+   local p = test.spawn { "script", "-qec", "exec " .. proc.exe() .. " repl", "/dev/null",
                           stdin = "pipe", stdout = "pipe",
                           env = { MOONCAKE_HISTORY = "", TERM = "vt100" } }
    local function type_line(s)
