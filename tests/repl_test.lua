@@ -269,7 +269,7 @@ function tests.a_text_that_does_not_end_is_stopped()
       "loadstring 'while true do end' ()",
       "mooncake.sleep(60000)",
       "coroutine.wrap(function() while true do end end)()",
-      "mooncake.timer.every(1, function() end) mooncake.loop()",
+      "timer = mooncake.timer.every(1, function() end) mooncake.loop()",
    } do
       local start = proc.now()
       local ok, why = run(text, s)
@@ -277,6 +277,7 @@ function tests.a_text_that_does_not_end_is_stopped()
       assert(why:find "took too long", why)
       assert(proc.now() - start < 2, text)
    end
+   s.env.timer:cancel()
    test.eq({ run("40 + 2", s) }, { true, "42", "" })
    test.eq(jit.status(), true)
 end
