@@ -13,7 +13,7 @@
 
 /* What takes a while: LONG pieces, each of its own memory. */
 #if defined(__SANITIZE_THREAD__)
-enum { MiB = 1 << 20, LONG = 16, PIECE = MiB / 2, GOING = 8 };
+enum { MiB = 1 << 20, LONG = 16, PIECE = MiB, GOING = 8 };
 #else
 enum { MiB = 1 << 20, LONG = 16, PIECE = 2 * MiB, GOING = 16 };
 #endif
