@@ -29,7 +29,8 @@ static struct epath *copy_path(struct peer *p)
 		if (p->rails[i]->state == MC_RAIL_UP && p->rails[i]->n_paths &&
 		    rail_copies(p->rails[i]))
 			ep = p->rails[i]->paths[0];
-	if (ep && ep->p->err)
+	/* Pairs with the release of whoever fails the path. */
+	if (ep && __atomic_load_n(&ep->p->err, __ATOMIC_ACQUIRE))
 		ep = NULL;
 	if (ep)
 		ep->refs++;
