@@ -246,8 +246,8 @@ static void test_frozen(void **state)
 
 /* Freezing it while bytes arrive finds it in the middle of storing them. */
 /* Frozen between its look at the socket and the store that follows, a peer
- * still makes that store. Compiled for release that is a moment that these rounds
- * do not hit; the sanitizer of threads makes it long. */
+ * still makes that store. Compiled for release that is a moment that these
+ * rounds do not hit; the sanitizer of threads makes it long. */
 #ifdef __SANITIZE_THREAD__
 enum { LATE_STORES = 1, LATE_BYTES = 8 << 10 };
 #else
