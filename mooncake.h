@@ -484,6 +484,278 @@ int mc_trace_rewind(struct mc_trace *t);
 const char *mc_trace_format(const struct mc_trace *t);
 void mc_trace_close(struct mc_trace *t);
 
+/* ---- block caches ------------------------------------------------------ */
+
+/* Which KV blocks lie in a cache of a bounded number of blocks, and which one
+ * goes when another must come in. One thread at a time. Policies, each with
+ * its source where src/sim/cache.c has it: "lru", "lfu", "fifo", "length",
+ * "s3fifo", "sieve". */
+
+struct mc_cache;
+
+enum mc_cache_touched { MC_CACHE_HIT, MC_CACHE_NEW, MC_CACHE_EVICTED };
+
+/* @policy NULL: "lru". @capacity in blocks, 0: without bound. */
+int mc_cache_open(struct mc_cache **out, const char *policy,
+		  uint64_t capacity);
+void mc_cache_close(struct mc_cache *c);
+
+/* Use a block: MC_CACHE_HIT if it was there, else it is there now; for
+ * MC_CACHE_EVICTED *@evicted went for it. @position: which block of its
+ * request this is, for "length". -ENOMEM. */
+int mc_cache_touch(struct mc_cache *c, uint64_t id, uint32_t position,
+		   uint64_t *evicted);
+
+bool mc_cache_has(const struct mc_cache *c, uint64_t id);
+uint64_t mc_cache_used(const struct mc_cache *c);
+
+/* Put out the block that the policy would put out next; false: it is empty. */
+bool mc_cache_evict(struct mc_cache *c, uint64_t *id);
+
+/* How many of the leading @n blocks are there. Does not count as use. */
+uint32_t mc_cache_prefix(const struct mc_cache *c, const uint64_t *ids,
+			 uint32_t n);
+
+/* ---- block index ------------------------------------------------------- */
+
+/* Which instances hold which blocks. One thread at a time. */
+
+struct mc_index;
+
+int mc_index_open(struct mc_index **out, uint32_t instances);
+void mc_index_close(struct mc_index *x);
+
+/* Instance @i holds these blocks now, or no longer. What is known already is
+ * no error. Returns how many changed. */
+int mc_index_add(struct mc_index *x, uint32_t i, const uint64_t *ids,
+		 uint32_t n);
+int mc_index_del(struct mc_index *x, uint32_t i, const uint64_t *ids,
+		 uint32_t n);
+
+/* Forget all that instance @i holds. */
+void mc_index_drop(struct mc_index *x, uint32_t i);
+
+/* @matched[i]: how many of the leading @n blocks instance i holds, for every
+ * instance. Returns the largest. */
+uint32_t mc_index_match(const struct mc_index *x, const uint64_t *ids,
+			uint32_t n, uint32_t *matched);
+
+/* How many instances hold a block. */
+uint32_t mc_index_holders(const struct mc_index *x, uint64_t id);
+
+/* Blocks, pairs of a block and a holder, and the bytes that they take. */
+struct mc_index_size {
+	uint64_t blocks, pairs, bytes;
+};
+void mc_index_size(const struct mc_index *x, struct mc_index_size *out);
+
+/* ---- what things cost -------------------------------------------------- */
+
+/* How long an instance computes. mooncake.costs makes one from a model and a
+ * GPU, or fits one to a profile. A prefill of n tokens behind a prefix of p:
+ *   prefill_s + n * prefill_token_s + ((p + n)^2 - p^2) * prefill_pair_s
+ * and one iteration that adds a token to each of b sequences with c tokens of
+ * context in all:
+ *   max(decode_s, b * prefill_token_s) + b * decode_seq_s + c * decode_token_s
+ */
+struct mc_cost {
+	double prefill_s, prefill_token_s, prefill_pair_s;
+	double decode_s, decode_seq_s, decode_token_s;
+	double kv_bytes_token;		/* of KV cache per token */
+};
+
+double mc_cost_prefill_s(const struct mc_cost *c, double tokens,
+			 double prefix);
+double mc_cost_decode_s(const struct mc_cost *c, double sequences,
+			double context_tokens);
+
+/* ---- scheduling -------------------------------------------------------- */
+
+/* What a policy is shown, the same by the simulator and by the conductor. The
+ * memory is theirs and changes with time; a policy reads it and keeps none. */
+
+enum mc_role { MC_PREFILL, MC_DECODE, MC_COUPLED };
+
+/* A request as the scheduler sees it: how long its answer will be is unknown.
+ * Blocks as in struct mc_trace_req. */
+struct mc_prompt {
+	uint64_t id;
+	double arrived_s;
+	uint32_t input_tokens, block_tokens;
+	uint32_t n_blocks;
+	const uint64_t *blocks;
+};
+
+struct mc_instance {
+	enum mc_role role;
+	uint32_t prefix_tokens;		/* of this prompt that it holds */
+	uint32_t queued;		/* placed, and prefill not over */
+	double queue_s;			/* until a new prefill would begin */
+	uint32_t running;		/* sequences that it decodes */
+	uint32_t coming;		/* placed to decode, not there yet */
+	uint64_t context_tokens;	/* of those running and coming */
+	uint64_t running_tokens;	/* of those running */
+	uint64_t vram_tokens;		/* that its VRAM can hold */
+	double out_Bps, in_Bps;		/* a new transfer would get */
+};
+
+/* The instances for prefill are [0, prefill_n), those for decode
+ * [decode_first, n); coupled ones are both. */
+struct mc_cluster {
+	double now_s;
+	uint32_t n, prefill_n, decode_first;
+	uint32_t best;			/* has the longest prefix, and */
+	uint32_t best_tokens;		/* how long it is; 0: none has any */
+	const struct mc_instance *instances;
+	struct mc_cost cost;
+	double ttft_slo_s, tbt_slo_s;	/* what was promised; 0: nothing */
+	double expected_output_tokens;	/* mean of the requests so far */
+	double expected_decode_s;	/* how long they decoded, mean */
+};
+
+/* ---- simulator --------------------------------------------------------- */
+
+/* A cluster in virtual time. The caller drives: it feeds requests, asks for
+ * the next event, and answers those that ask for a decision. What is modelled
+ * and how: the file comments in src/sim/. Deterministic; one thread at a time.
+ */
+
+struct mc_sim;
+
+struct mc_sim_options {
+	uint32_t prefill, decode, coupled; /* instances of each role */
+	uint32_t prefill_nodes;		/* in a prefill instance: a pipeline; 1 */
+	uint32_t block_tokens;		/* 512 */
+	struct mc_cost cost;
+	uint32_t chunk_tokens;		/* of a prefill at once; 0: all of it */
+	uint32_t batch_tokens;		/* coupled: of one iteration; 131072 */
+	bool chunked;			/* coupled: prefill and decode mixed */
+	bool no_prefix_cache;
+	bool no_overlap;		/* store and send after the prefill */
+	bool ask_decode;		/* MC_SIM_ADMIT before decoding */
+	uint32_t max_sequences;		/* that an instance decodes; 256 */
+	uint64_t vram_tokens;		/* that fit beside the weights; no bound */
+	uint64_t dram_tokens;		/* cache of a prefill node; no bound */
+	uint64_t ssd_tokens;		/* second tier of it; 0: none */
+	const char *eviction;		/* of the tiers, NULL: "lru" */
+	double h2d_Bps, nic_Bps, ssd_Bps; /* per node; 0: not a limit */
+	double event_lag_s;		/* until the index sees a change */
+	double sample_s;		/* between two samples; 0: none */
+	double ttft_slo_s, tbt_slo_s;
+};
+
+/* One request's story, times on the simulation's clock. */
+enum mc_sim_outcome {
+	MC_SIM_COMPLETED,
+	MC_SIM_REFUSED,			/* at arrival */
+	MC_SIM_REFUSED_LATE,		/* its prefill was for nothing */
+	MC_SIM_UNFINISHED,		/* the simulation was stopped */
+};
+
+struct mc_sim_record {
+	uint64_t id;			/* 0, 1, ... in the order of feeding */
+	enum mc_sim_outcome outcome;
+	uint32_t input_tokens, output_tokens;
+	uint32_t local_tokens;		/* of the prefix, found where placed */
+	uint32_t remote_tokens;		/* and fetched from another instance */
+	uint32_t prefill, decode;	/* instances; UINT32_MAX: none */
+	uint32_t preempted;		/* how often */
+	double arrived_s;
+	double ready_s;			/* its prefix has been fetched */
+	double started_s;		/* prefill */
+	double first_s;			/* first token */
+	double joined_s;		/* decode */
+	double done_s;
+	double prefill_gpu_s;		/* of one node; computed, or wasted */
+	double tbt_s;			/* mean of the longest 10 % of intervals */
+	double itl_s;			/* mean of all intervals */
+};
+
+enum mc_sim_what {
+	MC_SIM_END,			/* no event is left */
+	MC_SIM_FEED,			/* mc_sim_feed() what comes next */
+	MC_SIM_PLACE,			/* mc_sim_place() or mc_sim_refuse() */
+	MC_SIM_ADMIT,			/* mc_sim_admit() or mc_sim_refuse() */
+	MC_SIM_DONE,			/* @record is complete */
+};
+
+struct mc_sim_event {
+	enum mc_sim_what what;
+	struct mc_prompt prompt;	/* PLACE and ADMIT */
+	uint32_t prefill, decode;	/* ADMIT: where it was placed */
+	struct mc_sim_record record;	/* DONE */
+};
+
+int mc_sim_open(struct mc_sim **out, const struct mc_sim_options *opts);
+void mc_sim_close(struct mc_sim *s);
+
+/* Go on to the next event. -EINVAL while an earlier one waits for its answer
+ * (FEED needs none: it comes again after a request is done, and when nothing
+ * else is left the next event is END). */
+int mc_sim_next(struct mc_sim *s, struct mc_sim_event *ev);
+
+/* A request that arrives at @r->at_ns, or now if that is past. May be called
+ * at any time. The blocks are copied. */
+int mc_sim_feed(struct mc_sim *s, const struct mc_trace_req *r);
+
+/* What policies see; up to date while PLACE or ADMIT waits for its answer. */
+const struct mc_cluster *mc_sim_cluster(const struct mc_sim *s);
+
+/* Answer PLACE: prefill there, fetch what @source has beyond that (@source ==
+ * @prefill: nothing), then decode there. A coupled instance does both. */
+int mc_sim_place(struct mc_sim *s, uint32_t prefill, uint32_t decode,
+		 uint32_t source);
+int mc_sim_admit(struct mc_sim *s);
+int mc_sim_refuse(struct mc_sim *s);
+
+/* What the decode instances are expected to carry at @at_s, if every request
+ * decodes for expected_decode_s and no more are placed (arXiv paper, 7.4). */
+struct mc_forecast {
+	double sequences, context_tokens;
+};
+void mc_sim_forecast(const struct mc_sim *s, double at_s,
+		     struct mc_forecast *out);
+
+struct mc_sim_totals {
+	double now_s;
+	uint64_t fed, completed, refused, refused_late, in_flight;
+	uint64_t input_tokens, output_tokens;	/* of those completed */
+	uint64_t blocks, blocks_hit;	/* of those placed; hit anywhere */
+	uint64_t local_tokens, remote_tokens, ssd_tokens;
+	uint64_t preemptions, iterations;
+	double prefill_gpu_s, decode_gpu_s;	/* busy, over all nodes */
+	double bytes_asked, bytes_sent;		/* over links */
+	uint64_t cached_blocks, stored, evicted; /* in all tiers of all */
+};
+void mc_sim_totals(const struct mc_sim *s, struct mc_sim_totals *out);
+
+/* The state of the cluster, every sample_s. */
+struct mc_sim_sample {
+	double at_s;
+	double prefill_load, decode_load; /* predicted TTFT and TBT over SLO */
+	uint32_t queued, running, coming;
+	double link_Bps;		/* sent since the last sample */
+	uint64_t completed, refused, refused_late, hit_tokens, input_tokens;
+};
+uint32_t mc_sim_samples(const struct mc_sim *s,
+			const struct mc_sim_sample **out);
+
+/* Link use of an instance: bytes sent and received, seconds with any flow. */
+struct mc_sim_link {
+	double out_bytes, in_bytes, out_busy_s, in_busy_s;
+	uint64_t cached_blocks;
+};
+int mc_sim_link(const struct mc_sim *s, uint32_t instance,
+		struct mc_sim_link *out);
+
+/* How many instances have a block in their tiers. */
+uint32_t mc_sim_replicas(const struct mc_sim *s, uint64_t block);
+
+/* The laws of conservation: every request fed is completed, refused or in
+ * flight; every block stored is cached or evicted; bytes sent are bytes asked
+ * once nothing is in flight. -EILSEQ names the one that is broken. */
+int mc_sim_check(const struct mc_sim *s);
+
 /* ---- measuring --------------------------------------------------------- */
 
 /* For benchmarks: what runs of transfers cost, and limits: the same pattern of
