@@ -1,0 +1,3 @@
+-- none.lua - admission: everything is let in.
+
+return {}
