@@ -449,8 +449,11 @@ int mc_topology_distance(const struct mc_topology *t, int i, int j);
 
 struct mc_trace;
 
+/* Formats: "mooncake" and "qwen", JSON objects with blocks of 512 and 16
+ * tokens; "azure" and "burstgpt", CSV without blocks, whose times count from
+ * the first request, and the latter without requests that failed. */
 struct mc_trace_options {
-	const char *format;	/* "mooncake"; NULL: seen at the first line */
+	const char *format;	/* NULL: seen at the first line */
 	uint32_t block_tokens;	/* tokens of a block; 0: as the format has it */
 };
 
@@ -628,7 +631,8 @@ struct mc_sim_options {
 	uint32_t block_tokens;		/* 512 */
 	struct mc_cost cost;
 	uint32_t chunk_tokens;		/* of a prefill at once; 0: all of it */
-	uint32_t batch_tokens;		/* coupled: of one iteration; 131072 */
+	uint32_t batch_tokens;		/* coupled: of an iteration; 131072,
+					   chunked 512 */
 	bool chunked;			/* coupled: prefill and decode mixed */
 	bool no_prefix_cache;
 	bool no_overlap;		/* store and send after the prefill */
@@ -649,7 +653,6 @@ enum mc_sim_outcome {
 	MC_SIM_COMPLETED,
 	MC_SIM_REFUSED,			/* at arrival */
 	MC_SIM_REFUSED_LATE,		/* its prefill was for nothing */
-	MC_SIM_UNFINISHED,		/* the simulation was stopped */
 };
 
 struct mc_sim_record {
@@ -720,6 +723,7 @@ struct mc_sim_totals {
 	double now_s;
 	uint64_t fed, completed, refused, refused_late, in_flight;
 	uint64_t input_tokens, output_tokens;	/* of those completed */
+	uint64_t placed_tokens;		/* of input */
 	uint64_t blocks, blocks_hit;	/* of those placed; hit anywhere */
 	uint64_t local_tokens, remote_tokens, ssd_tokens;
 	uint64_t preemptions, iterations;
