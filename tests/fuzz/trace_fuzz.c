@@ -1,11 +1,10 @@
 /*
  * trace_fuzz.c - libFuzzer target: any bytes as a trace.
  *
- * A first byte other than '{' is the block size. What the reader accepts must
- * hold what trace.h says of a record, and going back must read the same again.
+ * A first byte below a blank sets block size and format, else the reader finds
+ * out by itself. What it accepts must hold what mooncake.h says of a request,
+ * and going back must read the same again.
  */
-#include <mooncake.h>
-
 #include <mooncake.h>
 
 #include <errno.h>
@@ -15,6 +14,10 @@
 #include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static const char *const formats[] = {
+	NULL, "mooncake", "qwen", "azure", "burstgpt",
+};
 
 static uint64_t read_all(struct mc_trace *t)
 {
@@ -26,6 +29,8 @@ static uint64_t read_all(struct mc_trace *t)
 		if (r < 0)
 			continue;
 		if (req.at_ns < last || !req.n_blocks != !req.blocks)
+			abort();
+		if (req.at_ns > INT64_MAX || !req.block_tokens)
 			abort();
 		if ((uint64_t)req.n_blocks * req.block_tokens >=
 		    (uint64_t)req.input_tokens + req.block_tokens)
@@ -46,8 +51,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint64_t sum;
 	int fd;
 
-	if (size && data[0] != '{') {
-		opts.block_tokens = *data++;
+	if (size && data[0] < ' ') {
+		opts.block_tokens = data[0];
+		opts.format = formats[data[0] % 5];
+		data++;
 		size--;
 	}
 	fd = memfd_create("trace", MFD_CLOEXEC);

@@ -1,43 +1,16 @@
-/* trace_test.c - the trace reader: what it reads, what it refuses and how. */
-#include <mooncake.h>
+/* trace_test.c - the trace reader: lines, JSON formats, what it refuses. */
+#include "trace_text.h"
 
-#include <mooncake.h>
-
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #define REC(at, in, ids) \
 	"{\"timestamp\": " at ", \"input_length\": " in \
 	", \"output_length\": 7, \"hash_ids\": [" ids "]}\n"
 
-static struct mc_trace *open_bytes(const char *text, size_t len,
-				   const struct mc_trace_options *opts)
-{
-	char path[32];
-	struct mc_trace *t = NULL;
-	int fd = memfd_create("trace", 0);
-
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, text, len), len);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	assert_int_equal(mc_trace_open(&t, path, opts), 0);
-	close(fd);
-	return t;
-}
-
-static struct mc_trace *open_text(const char *text)
-{
-	return open_bytes(text, strlen(text), NULL);
-}
+#define QWEN(at, in, ids) \
+	"{\"chat_id\": 159, \"parent_chat_id\": -1, \"timestamp\": " at \
+	", \"input_length\": " in ", \"output_length\": 132, \"type\": " \
+	"\"text\", \"turn\": 2, \"hash_ids\": [" ids "]}\n"
 
 static void reads_records(void **state)
 {
@@ -123,20 +96,10 @@ static void says_where_and_why(void **state)
 		{ "{\"timestamp\": 0, \"input_length\": 1, \"output_length\":"
 		  " 1, \"hash_ids\": [1]} x", "should end" },
 	};
-	struct mc_trace_req r;
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		struct mc_trace *t = open_text(bad[i].text);
-		int got;
-
-		do {
-			got = mc_trace_next(t, &r);
-		} while (got > 0);
-		if (got != -EINVAL || !strstr(mc_errmsg(), bad[i].why))
-			fail_msg("%s: %d, %s", bad[i].text, got, mc_errmsg());
-		mc_trace_close(t);
-	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		refuses(bad[i].text, bad[i].why);
 }
 
 static void goes_on_after_a_bad_line(void **state)
@@ -166,6 +129,71 @@ static void whole_blocks_only_is_fine(void **state)
 	assert_int_equal(r.n_blocks, 2);
 	assert_int_equal(mc_trace_next(t, &r), 1);
 	assert_int_equal(r.n_blocks, 3);
+	mc_trace_close(t);
+}
+
+static void qwen_counts_in_seconds_and_blocks_of_16(void **state)
+{
+	struct mc_trace *t = open_text(QWEN("61.114", "33", "1, 2, 3")
+				       QWEN("61.5", "32", "1, 2"));
+	struct mc_trace_req r;
+
+	(void)state;
+	assert_int_equal(mc_trace_next(t, &r), 1);
+	assert_string_equal(mc_trace_format(t), "qwen");
+	assert_int_equal(r.at_ns, 61114000000);
+	assert_int_equal(r.input_tokens, 33);
+	assert_int_equal(r.output_tokens, 132);
+	assert_int_equal(r.block_tokens, 16);
+	assert_int_equal(r.n_blocks, 3);
+	assert_int_equal(mc_trace_next(t, &r), 1);
+	assert_int_equal(r.at_ns, 61500000000);
+	assert_int_equal(r.n_blocks, 2);
+	mc_trace_close(t);
+}
+
+/* In the file the same tokens have one id wherever they are; to the reader's
+ * caller an id names all before it, too. */
+static void qwen_ids_name_prefixes(void **state)
+{
+	struct mc_trace *t = open_text(QWEN("0", "64", "1, 2, 2, 3")
+				       QWEN("0", "64", "1, 2, 3, 3")
+				       QWEN("0", "32", "2, 1"));
+	struct mc_trace_req r;
+	uint64_t a[4];
+
+	(void)state;
+	assert_int_equal(mc_trace_next(t, &r), 1);
+	memcpy(a, r.blocks, sizeof(a));
+	assert_true(a[1] != a[2]);
+	assert_int_equal(mc_trace_next(t, &r), 1);
+	assert_true(r.blocks[0] == a[0] && r.blocks[1] == a[1]);
+	assert_true(r.blocks[2] != a[2] && r.blocks[2] != a[3]);
+	assert_true(r.blocks[3] != a[3]);
+	assert_int_equal(mc_trace_next(t, &r), 1);
+	assert_true(r.blocks[0] != a[0] && r.blocks[0] != a[1]);
+	assert_true(r.blocks[1] != a[0] && r.blocks[1] != a[1]);
+	mc_trace_close(t);
+}
+
+/* Known by its keys at the first line, or as the caller says. */
+static void a_format_can_be_told(void **state)
+{
+	struct mc_trace_options opts = { .format = "qwen" };
+	const char *text = REC("1.5", "20", "4, 5");
+	struct mc_trace *t = open_bytes(text, strlen(text), &opts);
+	struct mc_trace_req r;
+
+	(void)state;
+	assert_string_equal(mc_trace_format(t), "qwen");
+	assert_int_equal(mc_trace_next(t, &r), 1);
+	assert_int_equal(r.at_ns, 1500000000);
+	assert_int_equal(r.block_tokens, 16);
+	mc_trace_close(t);
+	opts.format = "azure";
+	t = open_bytes("a,b\n", 4, &opts);
+	assert_int_equal(mc_trace_next(t, &r), -EINVAL);
+	assert_non_null(strstr(mc_errmsg(), "no column 'TIMESTAMP'"));
 	mc_trace_close(t);
 }
 
@@ -213,7 +241,7 @@ static void no_end_of_line(void **state)
 
 static void open_says_why(void **state)
 {
-	struct mc_trace_options opts = { .format = "azure" };
+	struct mc_trace_options opts = { .format = "morse" };
 	struct mc_trace *t = NULL;
 	struct mc_trace_req r;
 
@@ -221,7 +249,8 @@ static void open_says_why(void **state)
 	assert_int_equal(mc_trace_open(&t, "/nowhere/t.jsonl", NULL), -ENOENT);
 	assert_non_null(strstr(mc_errmsg(), "/nowhere/t.jsonl"));
 	assert_int_equal(mc_trace_open(&t, "/dev/null", &opts), -EINVAL);
-	assert_non_null(strstr(mc_errmsg(), "'azure'"));
+	assert_non_null(strstr(mc_errmsg(), "'morse'"));
+	assert_non_null(strstr(mc_errmsg(), "mooncake, azure, burstgpt"));
 	assert_null(t);
 	assert_int_equal(mc_trace_open(&t, "/dev/null", NULL), 0);
 	assert_int_equal(mc_trace_next(t, &r), 0);
@@ -229,6 +258,20 @@ static void open_says_why(void **state)
 	assert_int_equal(mc_trace_open(&t, "/", NULL), 0);
 	assert_int_equal(mc_trace_next(t, &r), -EISDIR);
 	mc_trace_close(t);
+}
+
+/* Its sums, counted by other means. */
+static void the_public_trace_is_read_whole(void **state)
+{
+	struct sums s = sums_of("../shared/traces/conversation_trace.jsonl");
+
+	(void)state;
+	assert_string_equal(s.format, "mooncake");
+	assert_int_equal(s.requests, 12031);
+	assert_int_equal(s.input_tokens, 144793823);
+	assert_int_equal(s.output_tokens, 4122048);
+	assert_int_equal(s.blocks, 288500);
+	assert_int_equal(s.last_ns, 3536999000000);
 }
 
 int main(void)
@@ -239,6 +282,10 @@ int main(void)
 		cmocka_unit_test(says_where_and_why),
 		cmocka_unit_test(goes_on_after_a_bad_line),
 		cmocka_unit_test(whole_blocks_only_is_fine),
+		cmocka_unit_test(qwen_counts_in_seconds_and_blocks_of_16),
+		cmocka_unit_test(qwen_ids_name_prefixes),
+		cmocka_unit_test(a_format_can_be_told),
+		cmocka_unit_test(the_public_trace_is_read_whole),
 		cmocka_unit_test(long_lines),
 		cmocka_unit_test(no_end_of_line),
 		cmocka_unit_test(open_says_why),
