@@ -217,7 +217,7 @@ int mc_sim_place(struct mc_sim *s, uint32_t prefill, uint32_t decode,
 		decode = source = prefill;
 	if (prefill >= v->prefill_n || source >= v->prefill_n)
 		return mc_err(-EINVAL, "placed to prefill on %u with the "
-			      "prefix of %u: the cluster has %u for that, from 0",
+			      "prefix of %u: the cluster has %u for that",
 			      prefill, source, v->prefill_n);
 	if (decode < v->decode_first || decode >= v->n)
 		return mc_err(-EINVAL, "placed to decode on %u: those for that "
