@@ -519,6 +519,40 @@ bool mc_cache_evict(struct mc_cache *c, uint64_t *id);
 uint32_t mc_cache_prefix(const struct mc_cache *c, const uint64_t *ids,
 			 uint32_t n);
 
+/* ---- hit rates --------------------------------------------------------- */
+
+/* What caches would do for a whole trace. It is held for that: some 10 bytes
+ * for each block and some 60 for each different one. One thread at a time. */
+
+struct mc_hits;
+
+/* A block of the trace, and in how many requests it is. */
+struct mc_hits_block {
+	uint64_t id;
+	uint64_t uses;
+};
+
+int mc_hits_open(struct mc_hits **out);
+void mc_hits_close(struct mc_hits *h);
+
+/* The trace's next request. Its blocks are copied. -ENOMEM, after which it can
+ * only be closed. */
+int mc_hits_add(struct mc_hits *h, const struct mc_trace_req *r);
+
+/* How many blocks the requests have, and the different ones in the order in
+ * which they first come; valid until the next mc_hits_add(). */
+uint64_t mc_hits_blocks(const struct mc_hits *h);
+uint64_t mc_hits_unique(const struct mc_hits *h,
+			const struct mc_hits_block **out);
+
+/* How many of the blocks a cache of @capacity blocks (0: without bound) would
+ * have had. A request's hits are its longest prefix that is in the cache when
+ * it comes; then each of its blocks is touched in order. @policy is one of
+ * mc_cache_open(), or "belady", which knows what comes: no policy does better
+ * on a trace where equal ids are equal prefixes. -EINVAL, -ENOMEM. */
+int64_t mc_hits_count(struct mc_hits *h, const char *policy,
+		      uint64_t capacity);
+
 /* ---- block index ------------------------------------------------------- */
 
 /* Which instances hold which blocks. One thread at a time. */

@@ -201,11 +201,16 @@ bool mc_cache_evict(struct mc_cache *c, uint64_t *id)
 	return true;
 }
 
+uint32_t mc_cache_slot(const struct mc_cache *c, uint64_t id)
+{
+	return c->table[cache_find(c, id)];
+}
+
 int mc_cache_touch(struct mc_cache *c, uint64_t id, uint32_t position,
 		   uint64_t *evicted)
 {
+	uint32_t slot = mc_cache_slot(c, id);
 	int r = MC_CACHE_NEW;
-	uint32_t slot = c->table[cache_find(c, id)];
 
 	if (slot) {
 		c->policy->hit(c, slot, position);
@@ -226,7 +231,7 @@ int mc_cache_touch(struct mc_cache *c, uint64_t id, uint32_t position,
 
 bool mc_cache_forget(struct mc_cache *c, uint64_t id)
 {
-	uint32_t slot = c->table[cache_find(c, id)];
+	uint32_t slot = mc_cache_slot(c, id);
 
 	if (!slot)
 		return false;
@@ -237,7 +242,7 @@ bool mc_cache_forget(struct mc_cache *c, uint64_t id)
 
 bool mc_cache_has(const struct mc_cache *c, uint64_t id)
 {
-	return c->table[cache_find(c, id)];
+	return mc_cache_slot(c, id);
 }
 
 uint64_t mc_cache_used(const struct mc_cache *c)

@@ -65,6 +65,10 @@ struct mc_cache {
 extern const struct cache_policy mc_cache_lru, mc_cache_fifo, mc_cache_sieve,
 	mc_cache_s3fifo, mc_cache_lfu, mc_cache_length;
 
+/* The slot of a block, 0 if it is not there. They are given out in order, from
+ * CACHE_LISTS on, as long as nothing goes. */
+uint32_t mc_cache_slot(const struct mc_cache *c, uint64_t id);
+
 /* Take a block out of a cache with queues, if it is there. */
 bool mc_cache_forget(struct mc_cache *c, uint64_t id);
 
