@@ -28,6 +28,7 @@ struct local_ctx {
 struct local_path {
 	struct mc_path base;
 	struct local_ctx *local;
+	uint64_t kept;			/* as bytes_kept() */
 	uint32_t stopped;		/* atomic */
 };
 
@@ -119,6 +120,7 @@ static int local_connect(void *ctx, const struct mc_peer *peer, int dev,
 	if (!p)
 		return mc_err(-ENOMEM, "local: no memory for a path");
 	p->local = l;
+	p->kept = bytes_kept();
 	p->base.fd = -1;
 	pthread_mutex_init(&p->base.lock, NULL);
 	mc_copy(p->base.remote_dev, "memory");
@@ -163,14 +165,14 @@ static int local_check(const struct mc_buffer_info *b, enum mc_op op,
 
 /* At most a window of bytes. It is one address space: the ends may overlap. */
 static void local_move(enum mc_op op, const struct mc_piece *pc, uint64_t off,
-		       uint64_t len, uint32_t n)
+		       uint64_t len, bool stream)
 {
 	uint8_t *near = (uint8_t *)pc->local + off;
 	uint8_t *far = (uint8_t *)(uintptr_t)pc->remote + off;
 	uint8_t *dst = op == MC_WRITE ? far : near;
 	uint8_t *src = op == MC_WRITE ? near : far;
 
-	if (bytes_worth(len, n) && (dst + len <= src || src + len <= dst)) {
+	if (stream && (dst + len <= src || src + len <= dst)) {
 		bytes_stream(dst, src, len);
 		bytes_fence();
 	} else {
@@ -192,6 +194,7 @@ static int local_copy(struct mc_path *path, enum mc_op op,
 	struct local_ctx *l = p->local;
 	struct mc_slot *slot = &l->slots.slot[mc_slots_enter(&l->slots)];
 	uint64_t room = MC_SLOT_BYTES, off = 0;
+	uint32_t stream = bytes_from(pieces, n, p->kept);
 	int r = local_stopped(p);
 
 	for (uint32_t i = 0; i < n && !r; ) {
@@ -201,7 +204,7 @@ static int local_copy(struct mc_path *path, enum mc_op op,
 		r = local_check(mc_ids_find(&l->ids, pc->id), op, pc);
 		if (r < 0)
 			break;
-		local_move(op, pc, off, len, n);
+		local_move(op, pc, off, len, pc->len >= stream);
 		off += len;
 		room -= len;
 		if (off == pc->len) {

@@ -2,6 +2,7 @@
  * shm_connect.c - a path of the shm transport begins and ends: attaching to the
  * peer's control region, and making sure that no thread copies any more.
  */
+#include "shm_bytes.h"
 #include "shm_path.h"
 
 #include "../base/clock.h"
@@ -55,6 +56,7 @@ static struct shm_path *shm_path_new(void *ctx, const struct mc_peer *peer)
 	p->peer = *peer;
 	p->base.fd = -1;
 	p->pidfd = -1;
+	p->kept = bytes_kept();
 	mc_copy(p->base.remote_dev, "memory");
 	pthread_mutex_init(&p->base.lock, NULL);
 	pthread_mutex_init(&p->maps_lock, NULL);

@@ -31,7 +31,7 @@ struct shm_copying {
 	struct shm_path *p;
 	enum mc_op op;
 	int slot;
-	uint32_t n;			/* pieces of this call */
+	uint32_t stream;		/* pieces that are so long */
 	uint64_t room;			/* left of the window, */
 	uint64_t window;		/* the so many-th of this call */
 	bool streamed;
@@ -190,7 +190,7 @@ static int64_t shm_move(struct shm_copying *c, struct shm_map *m,
 		return shm_stale(c->p, m->id);
 	if (c->op == MC_WRITE)
 		shm_touch(m, far, len);
-	if (bytes_worth(len, c->n)) {
+	if (pc->len >= c->stream) {
 		bytes_stream(dst, src, len);
 		c->streamed = true;
 	} else {
@@ -355,12 +355,14 @@ int mc_shm_copy(struct mc_path *path, enum mc_op op,
 		const struct mc_piece *pieces, uint32_t n)
 {
 	struct shm_path *p = mc_container_of(path, struct shm_path, base);
-	struct shm_copying c = { .p = p, .op = op, .n = n };
+	struct shm_copying c = { .p = p, .op = op };
 	struct shm_map *m = NULL;
 	uint32_t i = 0, off = 0;
 	uint64_t window = 0;
-	int r = shm_enter(&c);
+	int r;
 
+	c.stream = bytes_from(pieces, n, p->kept);
+	r = shm_enter(&c);
 	if (r < 0)
 		return r;
 	while (i < n && !r) {

@@ -36,6 +36,7 @@ struct shm_path {
 	uint32_t sweep_at;		/* when they are so many */
 	struct mc_cma cma;
 	int pidfd;			/* -1: unknown */
+	uint64_t kept;			/* as bytes_kept() */
 	uint64_t looked_ns;		/* when last at it; atomic */
 	uint32_t dead, stopped;		/* atomic */
 };
