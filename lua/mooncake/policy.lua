@@ -103,7 +103,8 @@ end
 local function decode_cost(request, cluster, i)
    local inst = cluster.facts.instances[i]
    local tokens = tonumber(inst.context_tokens) + request.input_tokens
-   local turns = math.max(1, tokens / tonumber(inst.vram_tokens))
+   local room = tonumber(inst.vram_tokens)
+   local turns = room > 0 and tokens > room and tokens / room or 1
    return cluster:decode_s(inst.running + inst.coming + 1, tokens) * turns
 end
 
@@ -246,8 +247,8 @@ local function options_of(name, specs, given)
    table.sort(names)
    for key, value in pairs(given) do
       if options[key] == nil then
-         local has = #names > 0 and "it has " .. table.concat(names, ", ") or "it has none"
-         return nil, ("%s: no option '%s'; %s"):format(name, key, has)
+         local has = #names > 0 and table.concat(names, ", ") or "none"
+         return nil, ("%s: no option '%s'; it has %s"):format(name, key, has)
       end
       options[key] = convert(value, options[key])
       if options[key] == nil then
@@ -289,7 +290,7 @@ end
 function policy.load(spec, values)
    local p, why = open(spec, values)
    if p and not p.decide then
-      return nil, ("%s: no place(): it admits, and needs a policy that places"):format(spec)
+      return nil, spec .. ": no place(): it only admits what another places"
    end
    return p, why
 end
@@ -298,7 +299,7 @@ end
 function policy.admission(spec, values)
    local p, why = open(spec, values)
    if p and p.decide then
-      return nil, ("%s: has a place(): it is no admission policy"):format(spec)
+      return nil, spec .. ": has a place(): it is no admission policy"
    end
    return p, why
 end
