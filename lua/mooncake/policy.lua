@@ -32,6 +32,10 @@ function cluster_mt.__index(self, key)
    return self.facts[key]
 end
 
+function cluster_mt.__newindex(_, key)
+   error(("cluster.%s: a policy reads, and decides by what it returns"):format(key), 2)
+end
+
 -- @facts: a struct mc_cluster or a pointer to it, alive while this is used. @host has
 -- random(), from 0 to less than 1, and forecast(at_s): the sequences and the tokens of
 -- context that all who decode are expected to carry then.
