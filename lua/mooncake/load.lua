@@ -29,14 +29,19 @@ local REQ_SIZE = ffi.sizeof "struct mc_trace_req"
 local Made = {}
 Made.__index = Made
 
-local function made(params)
-   return setmetatable({ params = params, iterator = tracegen.requests(params) }, Made)
+local function made(words)
+   local self = setmetatable({ words = words }, Made)
+   local ok, why, errno = self:rewind()
+   if not ok then return nil, why, errno end
+   return self
 end
 
 function Made:next() return self.iterator() end
 
 function Made:rewind()
-   self.iterator = tracegen.requests(self.params)
+   local iterator, why, errno = tracegen.requests(self.words)
+   if not iterator then return nil, why, errno end
+   self.iterator = iterator
    return true
 end
 
@@ -53,7 +58,7 @@ local known = { trace = true, format = true, block_tokens = true, synthetic = tr
                 repeats = true, concurrency = true, seed = true }
 
 -- A load. Options: trace (a path, "-": standard input) with format and block_tokens, or
--- synthetic (parameters of tracegen.requests); start (seconds of the trace to leave
+-- synthetic (words for tracegen.requests); start (seconds of the trace to leave
 -- out), repeats (how often it is played), limit (requests), speed (divides the gaps);
 -- concurrency (in its place: so many at any time); sessions (parameters of
 -- mooncake.sim_sessions), seed. The first request is read, so that a trace that cannot

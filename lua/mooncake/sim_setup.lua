@@ -9,6 +9,7 @@ local costs = require "mooncake.costs"
 local load = require "mooncake.load"
 local policy = require "mooncake.policy"
 local sim = require "mooncake.sim"
+local tracegen = require "mooncake.tracegen"
 local util = require "mooncake.util"
 
 local setup = {}
@@ -92,25 +93,40 @@ function setup.policy(opt)
    return policy.compose(placement, check(policy.admission(admission)))
 end
 
-local SESSIONS = { turns = 1, think = 0, message = 1, answer = 1 }
-
--- What of --synthetic is of sessions: with turns, the next one follows the answer.
-local function sessions_of(params)
-   if not params.turns then return nil end
-   local s = {}
-   for k, least in pairs(SESSIONS) do
-      s[k], params[k] = tonumber(params[k] or 0), nil
+-- A parameter of the generator, as it has it.
+local function parameter(words, name)
+   for _, def in ipairs(tracegen.parameters) do
+      if def[1] == name then return def[3].of(words[name] or def[2]) end
    end
+end
+
+-- What --synthetic has to say of sessions, if anything: they go by the answers that the
+-- cluster gives, and the generator makes only what begins them.
+local function take_sessions(words)
+   if not words.turns then return nil end
+   local s = {}
+   for _, name in ipairs { "turns", "think", "message", "output", "context" } do
+      s[name] = parameter(words, name)
+   end
+   words.turns, words.think, words.message = 1, nil, nil
    return s
 end
 
+-- Words for tracegen.requests() from those of --synthetic.
+local function generator(opt)
+   local words = setup.pairs_of(opt.synthetic)
+   words.seed = words.seed or opt.seed
+   check(tracegen.requests(words))
+   return words
+end
+
 function setup.load(opt, path)
-   local params = opt.synthetic and setup.pairs_of(opt.synthetic)
-   if not path and not params then wrong "TRACE or --synthetic is missing" end
-   if path and params then wrong "TRACE and --synthetic exclude each other" end
+   local words = opt.synthetic and generator(opt)
+   if not path and not words then wrong "TRACE or --synthetic is missing" end
+   if path and words then wrong "TRACE and --synthetic exclude each other" end
    if not (opt.speed > 0) then wrong("--speed takes a factor, not '%s'", opt.speed) end
    local l, why = load.open {
-      trace = path, synthetic = params, sessions = params and sessions_of(params),
+      trace = path, sessions = words and take_sessions(words), synthetic = words,
       format = opt.format, block_tokens = whole(opt, "block-tokens", 1),
       speed = opt.speed, start = at_least(opt, "start", 0), seed = opt.seed,
       limit = whole(opt, "limit", 1), repeats = whole(opt, "repeat", 1),
