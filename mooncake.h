@@ -535,8 +535,9 @@ struct mc_hits_block {
 int mc_hits_open(struct mc_hits **out);
 void mc_hits_close(struct mc_hits *h);
 
-/* The trace's next request. Its blocks are copied. -ENOMEM, after which it can
- * only be closed. */
+/* The trace's next request. Its blocks are copied. Returns how many of its
+ * leading blocks came before: the hits of a cache without bound. -ENOMEM, after
+ * which it can only be closed. */
 int mc_hits_add(struct mc_hits *h, const struct mc_trace_req *r);
 
 /* How many blocks the requests have, and the different ones in the order in

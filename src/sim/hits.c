@@ -62,7 +62,7 @@ static void *hits_grown(void *array, uint64_t n, uint64_t more, uint64_t *cap,
 	return array;
 }
 
-/* The number of a block; a new one gets the next. */
+/* The number of a block to @out; a new one gets the next. 1 if it is known. */
 static int hits_number(struct mc_hits *h, uint64_t id, uint32_t *out)
 {
 	struct mc_hits_block *b = h->blocks;
@@ -80,7 +80,23 @@ static int hits_number(struct mc_hits *h, uint64_t id, uint32_t *out)
 		b[*out] = (struct mc_hits_block){ .id = id };
 	}
 	b[*out].uses++;
-	return 0;
+	return r == MC_CACHE_HIT;
+}
+
+static int hits_numbers(struct mc_hits *h, const struct mc_trace_req *r)
+{
+	int prefix = 0;
+
+	for (uint32_t i = 0; i < r->n_blocks; i++) {
+		int known = hits_number(h, r->blocks[i],
+					&h->uses[h->n_uses + i]);
+
+		if (known < 0)
+			return known;
+		prefix += known && prefix == (int)i;
+	}
+	h->n_uses += r->n_blocks;
+	return prefix;
 }
 
 int mc_hits_add(struct mc_hits *h, const struct mc_trace_req *r)
@@ -98,14 +114,10 @@ int mc_hits_add(struct mc_hits *h, const struct mc_trace_req *r)
 	h->lens = lens;
 	if (h->n_uses + r->n_blocks >= UINT32_MAX)
 		return mc_err(-EOVERFLOW, "a trace of more than 2^32 blocks");
-	for (uint32_t i = 0; i < r->n_blocks; i++)
-		if (hits_number(h, r->blocks[i], &uses[h->n_uses + i]) < 0)
-			return -ENOMEM;
 	lens[h->n_reqs++] = r->n_blocks;
-	h->n_uses += r->n_blocks;
 	free(h->next);
 	h->next = NULL;
-	return 0;
+	return hits_numbers(h, r);
 }
 
 int mc_hits_open(struct mc_hits **out)
