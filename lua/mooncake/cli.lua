@@ -149,10 +149,10 @@ function cli.parse(cmd, argv, first)
    return opt, args
 end
 
--- Do the words fit the usage text?
+-- Do the words fit the usage text? It begins with the name, and that of a subcommand.
 local function check_args(cmd, args)
    local needed, allowed = {}, 0
-   local words = cmd.usage:gsub("^%S+%s*", ""):gsub("%[OPTIONS%]", "")
+   local words = cmd.usage:gsub("^%S+%s*", ""):gsub("^%l+ ", ""):gsub("%[OPTIONS%]", "")
    for word in words:gmatch "%S+" do
       if not word:match "^%[" and not word:match "%]$" then needed[#needed + 1] = word end
       allowed = word:find("...", 1, true) and math.huge or allowed + 1
@@ -241,6 +241,17 @@ local function exit_status(result)
    return type(result) == "number" and result or 1
 end
 
+-- Run a command with the words of argv from index first on: the exit status.
+function cli.call(cmd, argv, first)
+   local opt, args = cli.parse(cmd, argv, first)
+   if opt.help then
+      print(cli.help(cmd))
+      return 0
+   end
+   check_args(cmd, args)
+   return exit_status(cmd.run(opt, args))
+end
+
 local function run(argv)
    local name = argv[1]
    if not name or name == "--help" or name == "-h" then name = "help" end
@@ -250,13 +261,7 @@ local function run(argv)
       error({ user = ("no command '%s'; see `mooncake help`"):format(name), status = 2,
               bare = true }, 0)
    end
-   local opt, args = cli.parse(cmd, argv, 2)
-   if opt.help then
-      print(cli.help(cmd))
-      return 0
-   end
-   check_args(cmd, args)
-   return exit_status(cmd.run(opt, args))
+   return cli.call(cmd, argv, 2)
 end
 
 -- Run the command line argv (argv[0] is the program): the exit status.
