@@ -111,16 +111,21 @@ function M.page(spec)
    return require("mooncake.plot_page").html(spec)
 end
 
+-- What a file of this name would be: "svg", "html", or nil.
+function M.kind(path)
+   return path:match "%.(svg)$" or path:match "%.html?$" and "html" or nil
+end
+
 -- Write the page, or for a name that ends in .svg only its charts. true, or nil and why.
 function M.save(path, spec)
    local text
-   if path:match "%.svg$" then
+   if M.kind(path) == "svg" then
       local charts = {}
       for _, s in ipairs(spec.sections) do
          for _, c in ipairs(s.charts or {}) do charts[#charts + 1] = c end
       end
       text = M.svg(unpack(charts))
-   elseif path:match "%.html?$" then
+   elseif M.kind(path) then
       text = M.page(spec)
    else
       return nil, path .. ": a plot is a file .svg or .html"

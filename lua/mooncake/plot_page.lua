@@ -11,15 +11,16 @@ local STYLE = [[
 @media (prefers-color-scheme: dark) { :root { --page: #090c10; --card: #0d1117;
   --ink: #e6edf3; --soft: #9aa4af; --edge: #30363d; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans",
+  sans-serif; }
 main { max-width: 88rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.7rem; margin: 0 0 0.25rem; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 0.5rem; }
 p { margin: 0.25rem 0 0.75rem; color: var(--soft); max-width: 52rem; }
 .figures, .charts { display: grid; gap: 1rem; margin: 0.75rem 0; }
 .figures { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
-.charts { grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
+.charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--edge); border-radius: 8px; }
 .figures .card { padding: 0.6rem 0.9rem; }
 .figures b { display: block; font-size: 1.25rem; font-weight: 600;
@@ -34,7 +35,7 @@ th, td { padding: 0.4rem 0.9rem; text-align: left; white-space: nowrap; }
 th { font-weight: 600; border-bottom: 1px solid var(--edge); }
 tr + tr td { border-top: 1px solid var(--edge); }
 tbody tr:hover { background: var(--page); }
-.right { text-align: right; }
+td.right, th.right { text-align: right; }
 ]]
 
 local function paragraphs(out, text)
@@ -67,27 +68,38 @@ local function charts(out, list)
    out[#out + 1] = "</div>"
 end
 
-local function row(cells, n, tag)
+local function row(cells, right, tag)
    local line = {}
-   for i = 1, n do
-      local text = cells[i] ~= nil and tostring(cells[i]) or ""
-      local right = tag == "td" and text:match "^[-+]?%d"
-      line[i] = ("<%s%s>%s</%s>"):format(tag, right and ' class="right"' or "",
-         svg.escape(text), tag)
+   for i, numeric in ipairs(right) do
+      line[i] = ("<%s%s>%s</%s>"):format(tag, numeric and ' class="right"' or "",
+         svg.escape(cells[i] ~= nil and cells[i] or ""), tag)
    end
    return "<tr>" .. table.concat(line) .. "</tr>"
 end
 
+-- Of which columns every cell that says something is a number.
+local function numeric_columns(t)
+   local right, n = {}, t.head and #t.head or 0
+   for _, cells in ipairs(t.rows) do n = math.max(n, table.maxn(cells)) end
+   for i = 1, n do
+      right[i] = true
+      for _, cells in ipairs(t.rows) do
+         local text = cells[i] ~= nil and tostring(cells[i]) or "-"
+         if text ~= "-" and not text:match "^[-+]?%d" then right[i] = false end
+      end
+   end
+   return right
+end
+
 local function data(out, t)
    if not t then return end
-   local n = t.head and #t.head or 0
-   for _, cells in ipairs(t.rows) do n = math.max(n, table.maxn(cells)) end
+   local right = numeric_columns(t)
    out[#out + 1] = '<div class="table card"><table>'
    if t.head then
-      out[#out + 1] = "<thead>" .. row(t.head, n, "th") .. "</thead>"
+      out[#out + 1] = "<thead>" .. row(t.head, right, "th") .. "</thead>"
    end
    out[#out + 1] = "<tbody>"
-   for _, cells in ipairs(t.rows) do out[#out + 1] = row(cells, n, "td") end
+   for _, cells in ipairs(t.rows) do out[#out + 1] = row(cells, right, "td") end
    out[#out + 1] = "</tbody></table></div>"
 end
 
