@@ -1,4 +1,4 @@
--- mktrace.lua - make a request trace, or show what one is like.
+-- mktrace.lua - make a request trace, or print the profile of one.
 --
 -- Run it with `mooncake run scripts/mktrace.lua ...`; to make a trace, plain
 -- `luajit scripts/mktrace.lua ...` in the checkout does as well.
@@ -16,7 +16,6 @@ Write a Mooncake-format trace to standard output.
   --output FILE    write there instead
 
   --measure FILE   instead: print the profile of a trace as Lua text
-  --stat FILE      instead: print its statistics
 ]]
 
 package.path = "lua/?.lua;lua/?/init.lua;" .. package.path
@@ -30,7 +29,7 @@ end
 local function options(args)
    local opt = {}
    local numbers = { requests = true, seed = true, think = true }
-   local words = { like = true, output = true, measure = true, stat = true }
+   local words = { like = true, output = true, measure = true }
    local i = 1
    while args[i] do
       local name = args[i]:match "^%-%-(%a+)$"
@@ -74,38 +73,8 @@ local function make(opt)
    if not ok then fail("cannot write the trace: %s", why or "unknown reason") end
 end
 
-local function stat(path)
-   local trace = require "mooncake.trace"
-   local s = trace.stat(open(path))
-   local row = function(name, fmt, ...) print(("%-22s " .. fmt):format(name, ...)) end
-   row("requests", "%d", s.requests)
-   row("span", "%.1f s", s.span_ms / 1000)
-   row("batches", "%d of %.2f requests (p90 %d, largest %d)", s.batches, s.batch.mean,
-      s.batch.p90, s.batch.max)
-   for _, name in ipairs { "input", "output" } do
-      local d = s[name]
-      row(name .. " tokens", "mean %.0f, p10 %d, p50 %d, p90 %d, p99 %d, max %d", d.mean,
-         d.p10, d.p50, d.p90, d.p99, d.max)
-   end
-   row("blocks", "%d of %d tokens, %d unique, at most %d in a request", s.blocks,
-      s.block_tokens, s.unique_blocks, s.max_blocks)
-   row("continued", "%.1f %% of requests share more than the first block",
-      100 * s.continued / s.requests)
-   local sizes, text = {}, ""
-   for i, part in ipairs { 0.01, 0.05, 0.25 } do
-      sizes[i] = math.max(1, math.floor(part * s.unique_blocks))
-   end
-   local rate = trace.stat(open(path), sizes).hit_rate.lru
-   for _, n in ipairs(sizes) do
-      text = text .. (", %.4f in %d blocks"):format(rate[n], n)
-   end
-   row("hit rate, LRU", "%.4f unbounded%s", s.hit_rate.lru.inf, text)
-end
-
 local opt = options(arg)
-if opt.stat then
-   stat(opt.stat)
-elseif opt.measure then
+if opt.measure then
    io.write(tracegen.text(measure(opt.measure)))
 else
    make(opt)
