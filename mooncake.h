@@ -556,7 +556,7 @@ int64_t mc_hits_count(struct mc_hits *h, const char *policy,
 
 /* ---- block index ------------------------------------------------------- */
 
-/* Which instances hold which blocks. One thread at a time. */
+/* Which instances, of up to 65,534, hold which blocks. One thread at a time. */
 
 struct mc_index;
 
