@@ -70,7 +70,8 @@ end
 -- One bar per label and series; beside each other, or stacked.
 function M.bars(spec)
    local c = chart("bars", spec)
-   for i = 1, #c.labels do c.labels[i] = tostring(c.labels[i]) end
+   c.labels = {}
+   for i, label in ipairs(spec.labels) do c.labels[i] = tostring(label) end
    return c
 end
 

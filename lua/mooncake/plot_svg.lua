@@ -264,11 +264,11 @@ local function bars(canvas, c, y)
    for j = 1, n do
       local sum, x = 0, canvas.left + (j - 1) * band + gap / 2
       for i, s in ipairs(c.series) do
-         local v = s.y[j] or 0
-         if c.stacked then
+         local v = s.y[j]
+         if v and c.stacked then
             one_bar(canvas, c, i, j, x, each, y:at(sum), y:at(sum + v))
             sum = sum + v
-         elseif y:can_show(v) then
+         elseif v and y:can_show(v) then
             one_bar(canvas, c, i, j, x + (i - 1) * each, each, base, y:at(v))
          end
       end
@@ -310,20 +310,20 @@ end
 
 -- One svg element; with @style it stands alone.
 function M.element(charts, style)
-   local out, y = {}, 0
+   local out, bottom = {}, 0
    for i, c in ipairs(charts) do
-      local text, bottom = group(c, y)
-      out[i], y = text, bottom + (i < #charts and 24 or 0)
+      out[i], bottom = group(c, bottom + (i > 1 and 24 or 0))
    end
    local pad = style and 16 or 0
-   local head = ('<svg xmlns="http://www.w3.org/2000/svg" class="plot" role="img" '
-      .. 'viewBox="%d %d %d %d"%s>'):format(-pad, -pad, WIDTH + 2 * pad, y + 2 * pad,
-      style and (' width="%d" height="%d"'):format(WIDTH + 2 * pad, y + 2 * pad) or "")
-   if style then
-      head = head .. ('\n<style>%s</style>\n<rect x="%d" y="%d" width="%d" height="%d" '
-         .. 'class="ground"/>'):format(style, -pad, -pad, WIDTH + 2 * pad, y + 2 * pad)
-   end
-   return head .. "\n" .. table.concat(out, "\n") .. "\n</svg>\n"
+   local w, h = WIDTH + 2 * pad, bottom + 2 * pad
+   local box = ("%d %d %d %d"):format(-pad, -pad, w, h)
+   local size = style and (' width="%d" height="%d"'):format(w, h) or ""
+   local ground = style and ('\n<style>%s</style>\n<rect x="%d" y="%d" width="%d" '
+      .. 'height="%d" class="ground"/>'):format(style, -pad, -pad, w, h) or ""
+   return ('<svg xmlns="http://www.w3.org/2000/svg" class="plot" role="img" '
+      .. 'aria-label="%s" viewBox="%s"%s>%s\n%s\n</svg>\n'):format(
+      M.escape(charts[1] and charts[1].title or ""), box, size, ground,
+      table.concat(out, "\n"))
 end
 
 function M.document(...)

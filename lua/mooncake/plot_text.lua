@@ -95,19 +95,33 @@ local function x_labels(x, columns)
    return line
 end
 
-local function legend(c)
+-- Words in lines of at most so many columns.
+local function wrapped(out, parts, columns)
+   local line
+   for _, part in ipairs(parts) do
+      if line and width(line) + 3 + width(part) > columns then
+         out[#out + 1], line = line, nil
+      end
+      line = line and line .. "   " .. part or part
+   end
+   out[#out + 1] = line
+end
+
+local function legend(out, c, signs, columns)
    local parts = {}
    for i, s in ipairs(c.series) do
-      if s.name then parts[#parts + 1] = SIGNS[(i - 1) % #SIGNS + 1] .. " " .. s.name end
+      if s.name then parts[#parts + 1] = signs[(i - 1) % #signs + 1] .. " " .. s.name end
    end
    for _, m in ipairs(c.marks) do
-      if m.label then parts[#parts + 1] = (m.y and "- " or "| ") .. m.label end
+      if m.label and signs == SIGNS then
+         parts[#parts + 1] = (m.y and "- " or "| ") .. m.label
+      end
    end
-   return parts[1] and table.concat(parts, "   ")
+   wrapped(out, parts, columns)
 end
 
 local function lines(c, columns, rows)
-   local x, y = axis.of(c, columns / 12, rows / 3)
+   local x, y = axis.of(c, math.max(2, columns / 12), math.max(2, rows / 3))
    local at_row, w = {}, 0
    for _, v in ipairs(y.ticks) do
       at_row[rows - math.floor(y:at(v) * (rows - 1) + 0.5)] = y:text(v)
@@ -118,8 +132,9 @@ local function lines(c, columns, rows)
       draw_series(grid, s, x, y, SIGNS[(i - 1) % #SIGNS + 1])
    end
    draw_marks(grid, c, x, y)
-   local out = { c.title, legend(c) }
-   out[#out + 1] = c.y and right(c.y, math.min(w, width(c.y))) or nil
+   local out = { c.title }
+   legend(out, c, SIGNS, columns)
+   out[#out + 1] = c.y
    for r = 1, rows do
       out[#out + 1] = right(at_row[r] or "", w) .. (at_row[r] and " ┤" or " │")
          .. table.concat(grid[r])
@@ -135,9 +150,8 @@ end
 
 -- ---- bars ---------------------------------------------------------------
 
-local function bar(part, columns, sign)
+local function bar(part, columns)
    local eighths = math.floor(math.max(0, math.min(1, part)) * columns * 8 + 0.5)
-   if sign then return sign:rep(math.floor(eighths / 8 + 0.5)) end
    return ("█"):rep(math.floor(eighths / 8)) .. EIGHTHS[eighths % 8]
 end
 
@@ -152,41 +166,41 @@ local function stacked_row(c, j, y, columns)
    return table.concat(parts) .. " " .. y:text(sum)
 end
 
-local function shades(c)
-   local parts = {}
-   for i, s in ipairs(c.series) do
-      parts[i] = SHADES[(i - 1) % #SHADES + 1] .. " " .. (s.name or "")
-   end
-   return table.concat(parts, "   ")
+local function widest(words)
+   local w = 0
+   for _, word in ipairs(words) do w = math.max(w, width(word)) end
+   return w
+end
+
+-- What a bar of each series says, as text, for one label.
+local function values(c, j, y)
+   local texts = {}
+   for i, s in ipairs(c.series) do texts[i] = s.y[j] and y:text(s.y[j]) or "-" end
+   return texts
 end
 
 local function bars(c, columns)
    local _, y = axis.of(c, 5, 5)
-   local names, w, longest = {}, 0, 0
-   for j, label in ipairs(c.labels) do
-      w = math.max(w, width(label))
-      for _, s in ipairs(c.series) do
-         longest = math.max(longest, width(y:text(s.y[j] or 0)))
-      end
+   local names, longest = {}, 0
+   for i, s in ipairs(c.series) do
+      names[i] = not c.stacked and #c.series > 1 and (s.name or "") .. " " or ""
    end
-   if not c.stacked and #c.series > 1 then
-      for i, s in ipairs(c.series) do names[i] = s.name or "" end
-   end
-   local nw = 0
-   for _, name in ipairs(names) do nw = math.max(nw, width(name) + 1) end
-   local room = math.max(8, columns - w - nw - longest - 4)
-   local out = { c.title, c.x or c.y }
-   if c.stacked then out[#out + 1] = shades(c) end
+   for j = 1, #c.labels do longest = math.max(longest, widest(values(c, j, y))) end
+   local lw, nw = widest(c.labels), widest(names)
+   local room = math.max(8, columns - lw - nw - longest - 4)
+   local out = { c.title }
+   out[#out + 1] = c.x or c.y
+   if c.stacked then legend(out, c, SHADES, columns) end
    for j, label in ipairs(c.labels) do
-      local head = right(label, w)
       if c.stacked then
-         out[#out + 1] = head .. " │" .. stacked_row(c, j, y, room)
+         out[#out + 1] = right(label, lw) .. " │" .. stacked_row(c, j, y, room)
       else
+         local texts = values(c, j, y)
          for i, s in ipairs(c.series) do
-            local v = s.y[j] or 0
-            out[#out + 1] = (i == 1 and head or (" "):rep(w)) .. " "
-               .. left(names[i] or "", nw) .. "│"
-               .. bar(y:can_show(v) and y:at(v) or 0, room) .. " " .. y:text(v)
+            local v = s.y[j]
+            out[#out + 1] = right(i == 1 and label or "", lw) .. " " .. left(names[i], nw)
+               .. "│" .. bar(v and y:can_show(v) and y:at(v) or 0, room) .. " "
+               .. texts[i]
          end
       end
    end
