@@ -1,4 +1,4 @@
--- trace_test.lua - the trace reader as Lua sees it, the generator, and the LRU index.
+-- trace_test.lua - the trace reader as Lua sees it, and the LRU index.
 
 local ffi = require "ffi"
 local lru = require "mooncake.lru"
@@ -34,34 +34,7 @@ local function near(got, want, part, what)
    end
 end
 
-local function made(opts)
-   local lines = {}
-   for req in tracegen.generate(opts) do lines[#lines + 1] = tracegen.line(req) end
-   return table.concat(lines, "\n") .. "\n"
-end
-
 local tests = {}
-
-function tests.reads_what_the_generator_wrote()
-   local opts = { requests = 200, seed = 3 }
-   with_file(made(opts), function(path)
-      local reader = assert(trace.open(path))
-      for want in tracegen.generate(opts) do
-         local req = assert(reader:next())
-         equal(tonumber(req.at_ns), want.at_ns, "at_ns")
-         equal(req.input_tokens, want.input_tokens, "input_tokens")
-         equal(req.output_tokens, want.output_tokens, "output_tokens")
-         equal(req.n_blocks, want.n_blocks, "n_blocks")
-         for i = 0, req.n_blocks - 1 do equal(req.blocks[i], want.blocks[i], "block") end
-      end
-      equal(reader:next(), nil, "the end")
-      equal(reader:format(), "mooncake", "format")
-      assert(reader:rewind())
-      equal(tonumber(reader:next().line), 1, "line")
-      reader:close()
-      reader:close()
-   end)
-end
 
 function tests.keeps_ids_of_64_bits_and_fractions_of_a_millisecond()
    local line = '{"timestamp": 1.25, "input_length": 1000, "output_length": 1, '
@@ -94,14 +67,6 @@ function tests.open_says_why()
    assert(message:find "'morse'", message)
 end
 
-function tests.the_small_trace_is_what_its_command_makes()
-   local f = assert(io.open(SMALL))
-   local text = f:read "*a"
-   f:close()
-   assert(#text < 400 * 1024, "larger than 400 KiB")
-   assert(text == made { requests = 1000, seed = 1 }, "another text")
-end
-
 function tests.the_small_trace_is_like_the_public_one()
    local s = trace.stat(assert(trace.open(SMALL)), { capacities = { 805, math.huge } })
    equal(s.requests, 1000, "requests")
@@ -113,48 +78,8 @@ function tests.the_small_trace_is_like_the_public_one()
    assert(s.hit_rate.lru["805"] < s.hit_rate.lru.inf)
 end
 
-function tests.a_profile_is_measured_from_a_trace_and_made_into_one()
-   local profile = assert(tracegen.measure(assert(trace.open(SMALL))))
-   equal(profile.requests, 1000, "requests")
-   equal(profile.common_block, true, "common_block")
-   near(profile.period_ms, 3000, 0.01, "period_ms")
-   near(profile.extend, tracegen.conversation.extend, 0.1, "extend")
-   local again = assert(loadstring("return " .. tracegen.text(profile)))()
-   near(again.batch, profile.batch, 0.001, "batch")
-   with_file(made { profile = again, seed = 5 }, function(path)
-      local s = trace.stat(assert(trace.open(path)))
-      equal(s.requests, 1000, "requests")
-      near(s.hit_rate.lru.inf, 0.366, 0.2, "hit rate")
-   end)
-end
-
-local function mktrace(args)
-   local p = test.spawn { "mooncake", "run", "scripts/mktrace.lua", stderr = "stdout",
-      unpack(args) }
-   return p.out:all(10000), p:wait(1000)
-end
-
-function tests.the_script_makes_measures_and_shows_traces()
-   local text, status = mktrace { "--requests", "300", "--seed", "2" }
-   test.eq(status, 0)
-   assert(text == made { requests = 300, seed = 2 }, "another trace")
-   with_file(text, function(path)
-      text, status = mktrace { "--measure", path }
-      test.eq(status, 0)
-      test.eq(loadstring("return " .. text)().requests, 300)
-      text, status = mktrace { "--like", path, "--requests", "20" }
-      test.eq(status, 0)
-      test.eq(select(2, text:gsub("\n", "")), 20)
-   end)
-   text, status = mktrace { "--like", "/nowhere" }
-   test.eq(status, 2)
-   assert(text:find "/nowhere", text)
-end
-
-function tests.an_empty_trace_has_no_profile()
+function tests.an_empty_trace_has_statistics()
    with_file("\n", function(path)
-      local profile, why = tracegen.measure(assert(trace.open(path)))
-      assert(not profile and why:find(path, 1, true), why)
       equal(trace.stat(assert(trace.open(path))).requests, 0, "requests")
    end)
 end

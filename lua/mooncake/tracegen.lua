@@ -1,369 +1,187 @@
--- tracegen.lua - request traces made from statistics: sessions of turns, in batches.
+-- tracegen.lua - request traces that are made: from parameters, with the statistics of
+-- another trace, or by the name of a published workload.
 --
--- A profile holds what was measured of a trace; generate() draws from it with a seed and
--- gives the same trace for the same arguments everywhere. The model: batches of requests
--- come every period_ms; a request is a session's first turn, or the next turn of one
--- whose pause is over. A next turn extends the conversation (all whole blocks of the turn
--- before are shared), branches off it (some are), or repeats it. All share the first
--- block. What the model leaves out: the hour of the day, and lengths that depend on one
--- another.
+--    for req in assert(tracegen.requests { rate = 4, input = "8192:1" }) do
+--       print(tracegen.line(req))      -- req: a struct mc_trace_req, until the next
+--    end
+--
+-- The same parameters give the same requests everywhere; one at a time, so there may be
+-- any number of them. The models: tracegen_load.lua and tracegen_like.lua.
 
 local ffi = require "ffi"
-local bit = require "bit"
+local like = require "mooncake.tracegen_like"
+local load = require "mooncake.tracegen_load"
+local random = require "mooncake.tracegen_random"
 
 local M = {}
 
--- The points of every table of quantiles below, in percent.
-M.points = { 0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 80, 85, 90, 95,
-   97, 98, 99, 99.5, 100 }
+-- ---- parameters ------------------------------------------------------------
 
--- Measured of the public conversation trace, by scripts/mktrace.lua --measure.
-M.conversation = {
-   again = { 0.33376, 0.437612, 0.557576, 0.644118, 0.666667, 0.708661,
-      0.810127, 0.84186 },
-   batch = 10.1958,
-   block_tokens = 512,
-   branch = 0.150064,
-   branch_new = { 1, 2, 4, 8, 10, 12, 14, 16, 17, 18, 19, 20, 22, 24, 27, 30,
-      32, 34, 39, 52, 59, 63, 85, 95, 186 },
-   branch_share = { 0.0149254, 0.0526316, 0.0677966, 0.0810811, 0.0967742,
-      0.111111, 0.129032, 0.15, 0.166667, 0.185185, 0.214286, 0.25, 0.290323,
-      0.342105, 0.4, 0.45283, 0.52381, 0.686275, 0.833333, 0.90625, 0.925926,
-      0.9375, 0.957447, 0.966667, 0.986395 },
-   common_block = true,
-   extend = 0.822885,
-   first = { 891, 897, 905, 943, 1092, 1336, 1756, 2767, 3914, 4587, 5264, 6191,
-      7417, 8828, 10775, 13056, 15871, 19453, 25561, 38538, 51792, 67212, 89869,
-      111800, 126195 },
-   growth = { -1197, -10, 4, 6, 8, 10, 12, 14, 17, 22, 28, 37, 58, 98, 195, 383,
-      774, 2754, 4289, 7062, 9529, 12119, 17091, 22478, 91467 },
-   max_input = 126195,
-   output = { 1, 10, 24, 46, 100, 156, 213, 256, 291, 322, 350, 375, 399, 423,
-      447, 472, 504, 543, 597, 698, 802, 893, 1120, 1570, 2000 },
-   pause_ms = { 0, 29999, 42000, 51000, 59999, 66001, 75000, 84000, 96000,
-      108000, 123000, 138001, 161999, 188999, 222000, 264000, 318000, 390000,
-      482999, 617999, 756000, 1032000, 1481999, 1908000, 3030000 },
-   period_ms = 3000,
-   requests = 12031,
+local function number(low, high, whole)
+   return {
+      what = ("a %snumber from %g to %g"):format(whole and "whole " or "", low, high),
+      of = function(v)
+         local n = tonumber(v)
+         if n and n >= low and n <= high and (not whole or n % 1 == 0) then return n end
+      end,
+   }
+end
+
+local lengths = { what = "MEAN, MEAN:CV, MEAN:exp or MEAN:uniform", of = random.lengths }
+
+local seconds = number(1e-6, 1e6)
+
+local arrivals = {
+   what = "poisson or batch:SECONDS",
+   of = function(v)
+      return v == "poisson" and 0 or seconds.of(tostring(v):match "^batch:(.+)$")
+   end,
 }
 
--- ---- randomness ---------------------------------------------------------
+local anything = { what = "anything", of = function(v) return v end }
 
-local Random = {}
-Random.__index = Random
+-- Name, default, what a value is, how help calls it, and what it is for.
+M.parameters = {
+   { "requests", 1000, number(0, math.huge), "N", "how many; inf for no end" },
+   { "seed", 1, number(-2 ^ 31, 2 ^ 32 - 1, true), "N", "another one, another trace" },
+   { "rate", 1, number(1e-6, 1e9), "N", "requests per second" },
+   { "arrivals", "poisson", arrivals, "HOW", "poisson, or batch:SECONDS" },
+   { "input", "8192", lengths, "LENGTH", "tokens of a prompt, of a session's first one" },
+   { "output", "256", lengths, "LENGTH", "tokens of an answer" },
+   { "prefix_ratio", 0, number(0, 1), "SHARE", "of a prompt that is a shared prefix" },
+   { "prefixes", 1, number(1, 1e7, true), "N", "how many shared prefixes there are" },
+   { "zipf", 1, number(0, 10), "S", "their popularity: k^-S; 0 for all the same" },
+   { "turns", 1, number(1, 1e6), "N", "of a session, on average" },
+   { "think", 60, number(0, 1e7), "SECONDS", "pause between turns, on average" },
+   { "message", "256:exp", lengths, "LENGTH", "tokens that a later turn adds" },
+   { "block_tokens", 512, number(1, 1e6, true), "N", "tokens of a block" },
+   { "context", 131072, number(1, 1e8, true), "N", "tokens of a prompt at most" },
+   { "like", nil, anything, "TRACE", "with its statistics; conversation is built in" },
+   { "preset", nil, anything, "NAME", "the parameters of a published workload" },
+}
 
-local function random(seed)
-   local r = setmetatable({ x = 123456789, y = 362436069, z = 521288629,
-      w = bit.bxor(bit.tobit(seed), 88675123) }, Random)
-   for _ = 1, 32 do r:next() end
-   return r
+-- ---- workloads that were published -----------------------------------------
+
+-- Requests, mean lengths and cache ratio of conversation, toolagent and synthetic are
+-- those of "Mooncake: Trading More Storage for Less Computation" (FAST'25), table 2; of
+-- the others those of arXiv 2407.00079, table 2 and the trace published with it. How
+-- lengths are spread, prefixes, sessions, and rates where there are no times, were not
+-- published: they are chosen. So are input and prefix_ratio: with sessions, and a cache
+-- that begins empty, the published means and ratio come out (tests/tracegen_test.lua).
+M.presets = {
+   conversation = { like = "conversation" },
+   toolagent = { requests = 23608, rate = 6.67, arrivals = "batch:3", input = "8100:1.1",
+      output = "182:2", prefix_ratio = 0.41, prefixes = 3, turns = 1.6, think = 120,
+      message = "500:exp" },
+   synthetic = { requests = 3993, rate = 3.9, input = "15325:1", output = "149:1",
+      prefix_ratio = 0.83, prefixes = 220, zipf = 0 },
+   arxiv_summarization = { requests = 2000, input = "8088:0.7", output = "229:0.5" },
+   l_eval = { requests = 2000, input = "19019:0.5", output = "72:1", prefix_ratio = 0.9,
+      prefixes = 40, zipf = 0 },
+   arxiv_real = { requests = 23000, rate = 6.4, input = "7650:1.1", output = "194:2",
+      prefix_ratio = 0.36, prefixes = 4, turns = 1.4, think = 180, message = "500:exp" },
+   arxiv_open = { requests = 23608, rate = 6.558, arrivals = "batch:3",
+      input = "7300:1.1", output = "182:2", prefix_ratio = 0.36, prefixes = 4,
+      turns = 1.4, think = 180, message = "500:exp" },
+}
+
+for _, k in ipairs { 16, 32, 64, 128 } do
+   M.presets["simulated_" .. k .. "k"] = { requests = 2000, rate = 16 / k, output = "512",
+      input = tostring(k * 1024), prefix_ratio = 0.5, prefixes = 16 }
 end
 
--- Marsaglia's xorshift128: uniform in [0, 1).
-function Random:next()
-   local t = bit.bxor(self.x, bit.lshift(self.x, 11))
-   self.x, self.y, self.z = self.y, self.z, self.w
-   self.w = bit.bxor(self.w, bit.rshift(self.w, 19), t, bit.rshift(t, 8))
-   return self.w % 4294967296 / 4294967296
+local function names_of(t)
+   local names = {}
+   for name in pairs(t) do names[#names + 1] = name end
+   table.sort(names)
+   return table.concat(names, ", ")
 end
 
--- From a table of quantiles at M.points, linear in between.
-function Random:draw(quantiles)
-   local u = self:next() * 100
-   local i = 1
-   while M.points[i + 1] < u do i = i + 1 end
-   local a, b = M.points[i], M.points[i + 1]
-   local qa, qb = quantiles[i], quantiles[i + 1]
-   return qa + (qb - qa) * (u - a) / (b - a)
-end
+M.preset_names = names_of(M.presets)
 
-function Random:poisson(mean)
-   local n, p, limit = 0, self:next(), math.exp(-mean)
-   while p > limit do n, p = n + 1, p * self:next() end
-   return n
-end
+-- ---- requests --------------------------------------------------------------
 
--- ---- generating ---------------------------------------------------------
-
-local Gen = {}
-Gen.__index = Gen
-
-local function round(x) return math.floor(x + 0.5) end
-
-local function new_ids(self, ids, upto)
-   for i = #ids + 1, upto do
-      ids[i], self.next_id = self.next_id, self.next_id + 1
+-- Of what the words say, the preset, and the defaults: the first that there is. Pauses of
+-- a preset shrink with its number of requests, so that as much of it is sessions.
+local function merged(words)
+   local preset = M.presets[words.preset or ""] or {}
+   if words.preset and not next(preset) then
+      return nil, ("no preset '%s'; there are %s"):format(words.preset, M.preset_names)
    end
-   return ids
-end
-
-local function request(self, input, shared, turn)
-   local n = math.ceil(input / self.block_tokens)
-   return { turn = turn, input_tokens = input, block_tokens = self.block_tokens,
-      output_tokens = math.max(1, round(self.rnd:draw(self.profile.output))),
-      ids = new_ids(self, shared, n) }
-end
-
-local function first_turn(self)
-   local input = math.max(1, round(self.rnd:draw(self.profile.first)))
-   local common = self.profile.common_block and { 0 } or {}
-   return request(self, input, common, 1)
-end
-
-local function head(ids, n)
-   local list = {}
-   for i = 1, math.min(n, #ids) do list[i] = ids[i] end
-   return list
-end
-
-local function extended(self, last)
-   local whole = math.floor(last.input_tokens / self.block_tokens)
-   local input = last.input_tokens + last.output_tokens
-      + round(self.rnd:draw(self.profile.growth))
-   return math.max(input, whole * self.block_tokens + 1), whole
-end
-
-local function branched(self, last)
-   local shared = round(self.rnd:draw(self.profile.branch_share) * #last.ids)
-   shared = math.max(math.min(2, #last.ids), math.min(shared, #last.ids - 1))
-   local added = math.max(1, round(self.rnd:draw(self.profile.branch_new)))
-   local in_last = 1 + math.floor(self.rnd:next() * self.block_tokens)
-   return (shared + added - 1) * self.block_tokens + in_last, shared
-end
-
--- The turn after @last; a first turn where it would outgrow the context.
-local function next_turn(self, last)
-   local p, u = self.profile, self.rnd:next()
-   local input, shared
-   if u < p.extend then
-      input, shared = extended(self, last)
-   elseif u < p.extend + p.branch then
-      input, shared = branched(self, last)
-   else
-      input, shared = last.input_tokens, #last.ids
-   end
-   if input > p.max_input then return first_turn(self) end
-   return request(self, input, head(last.ids, shared), last.turn + 1)
-end
-
--- Decide whether @req has a next turn and put it where its pause is over.
-local function plan(self, req)
-   local again = self.profile.again
-   if self.rnd:next() >= (again[req.turn] or again[#again]) then return end
-   local pause = self.rnd:draw(self.profile.pause_ms) * self.think
-   local due = self.batch + math.max(1, round(pause / self.profile.period_ms))
-   local list = self.due[due] or {}
-   self.due[due] = list
-   list[#list + 1] = req
-end
-
--- Those whose next turn is due, the ones that waited longest first.
-local function ready(self)
-   for _, req in ipairs(self.due[self.batch] or {}) do
-      self.last = self.last + 1
-      self.queue[self.last] = req
-   end
-   self.due[self.batch] = nil
-end
-
-local function pop(self)
-   local req = self.queue[self.first]
-   if not req then return nil end
-   self.queue[self.first] = nil
-   self.first = self.first + 1
-   return req
-end
-
-local function start_batch(self)
-   if self.batch > 0 then
-      local u, p = self.rnd:next(), self.profile
-      self.at_ms = self.at_ms + p.period_ms + (u < 0.22 and -1 or u < 0.44 and 1 or 0)
-   end
-   self.left = math.max(1, self.rnd:poisson(self.profile.batch))
-   ready(self)
-   self.batch = self.batch + 1
-end
-
-local function next_request(self)
-   if self.made == self.requests then return nil end
-   if self.left == 0 then start_batch(self) end
-   local last = pop(self)
-   local req = last and next_turn(self, last) or first_turn(self)
-   plan(self, req)
-   self.left, self.made = self.left - 1, self.made + 1
-   local n = #req.ids
-   local blocks = ffi.new("uint64_t[?]", n)
-   for i = 1, n do blocks[i - 1] = req.ids[i] end
-   return { line = self.made, at_ns = self.at_ms * 1000000, blocks = blocks, n_blocks = n,
-      input_tokens = req.input_tokens, output_tokens = req.output_tokens,
-      block_tokens = req.block_tokens }
-end
-
-local known = { profile = true, requests = true, seed = true, think = true }
-
--- An iterator over the requests of a new trace, each as a trace reader gives it. Options:
--- profile (default M.conversation), requests (the profile's), seed (1), think: the factor
--- on pauses between turns. A trace of fewer requests is shorter in time, so by default
--- pauses shrink with it: then as many turns find their session's blocks as in the whole.
-function M.generate(opts)
-   for k in pairs(opts) do
-      if not known[k] then
-         error("tracegen.generate: no option '" .. tostring(k) .. "'", 2)
+   local p, all = {}, {}
+   for _, def in ipairs(M.parameters) do
+      local name, v = def[1], words[def[1]]
+      all[name] = true
+      if v == nil then v = preset[name] end
+      if v == nil then v = def[2] end
+      if v ~= nil then p[name] = def[3].of(v) end
+      if v ~= nil and p[name] == nil then
+         return nil, ("%s takes %s, not '%s'"):format(name, def[3].what, tostring(v))
       end
    end
-   local p = opts.profile or M.conversation
-   local requests = opts.requests or p.requests
-   local self = setmetatable({ profile = p, requests = requests,
-      rnd = random(opts.seed or 1),
-      think = opts.think or math.min(1, requests / p.requests),
-      made = 0, batch = 0, at_ms = 0, left = 0, due = {}, queue = {}, first = 1, last = 0,
-      next_id = p.common_block and 1 or 0, block_tokens = p.block_tokens }, Gen)
-   return function() return next_request(self) end
+   for name in pairs(words) do
+      if not all[name] then
+         return nil, ("no parameter '%s'; there are %s"):format(name, names_of(all))
+      end
+   end
+   if preset.think and not words.think then
+      p.think = p.think * math.min(1, p.requests / preset.requests)
+   end
+   return p
+end
+
+local function loaded(p)
+   if math.max(p.input.mean, p.message.mean, p.output.mean) > p.context then
+      return nil, ("a mean length is more than the context of %d"):format(p.context)
+   end
+   if p.context / p.block_tokens > 1e7 then
+      return nil, ("block_tokens: a context of %d tokens has too many"):format(p.context)
+   end
+   if p.rate * p.think > 1e7 then
+      return nil, "think: more than ten million sessions would pause at a time"
+   end
+   return load.requests(p)
+end
+
+local function profile_of(source)
+   if type(source) == "table" then return source end
+   if source == "conversation" then return like.conversation end
+   local reader, why, errno = require "mooncake.trace".open(source)
+   if not reader then return nil, why, errno end
+   return like.measure(reader)
+end
+
+local of_like = { requests = true, seed = true, think = true, like = true, preset = true }
+
+-- An iterator over requests, or nil, message, and errno if it was the world's fault.
+-- @words: parameters by name, as in M.parameters. like may be a profile, too.
+function M.requests(words)
+   local p, why, errno = merged(words)
+   if not p then return nil, why end
+   if not p.like then return loaded(p) end
+   for name in pairs(words) do
+      if not of_like[name] then
+         return nil, ("%s is as in the trace that this one is like"):format(name)
+      end
+   end
+   local profile
+   profile, why, errno = profile_of(p.like)
+   if not profile then return nil, why, errno end
+   return like.requests(profile, words.requests and p.requests, p.seed,
+                        words.think and p.think)
 end
 
 -- The line of a request in the Mooncake format.
 function M.line(req)
    local ids = {}
    for i = 0, req.n_blocks - 1 do
-      ids[i + 1] = tostring(ffi.cast("uint64_t", req.blocks[i])):gsub("U?LL$", "")
+      local id = req.blocks[i]
+      ids[i + 1] = id < 2 ^ 53 and ("%d"):format(tonumber(id)) or
+         tostring(id):gsub("ULL$", "")
    end
    local ms = ("%.6f"):format(tonumber(req.at_ns) / 1e6):gsub("%.?0+$", "")
    return ('{"timestamp": %s, "input_length": %d, "output_length": %d, "hash_ids": [%s]}')
       :format(ms, req.input_tokens, req.output_tokens, table.concat(ids, ", "))
-end
-
--- ---- measuring ----------------------------------------------------------
-
-local function quantiles(list)
-   if #list == 0 then list[1] = 0 end
-   table.sort(list)
-   local q = {}
-   for i, p in ipairs(M.points) do
-      q[i] = list[math.min(#list, math.floor(p / 100 * #list) + 1)]
-   end
-   return q
-end
-
--- What request @now shares with the last one that had the same longest prefix.
-local function compare(m, now, before)
-   local whole = math.floor(before.input_tokens / m.block_tokens)
-   local kinds, pause = m.kinds, now.at_ms - before.at_ms
-   m.pause_ms[#m.pause_ms + 1] = pause
-   if now.shared == before.n_blocks then
-      kinds.repeated = kinds.repeated + 1
-   elseif now.shared >= whole then
-      kinds.extend = kinds.extend + 1
-      m.growth[#m.growth + 1] = now.input_tokens - before.input_tokens
-         - before.output_tokens
-   else
-      kinds.branch = kinds.branch + 1
-      m.branch_share[#m.branch_share + 1] = now.shared / before.n_blocks
-      m.branch_new[#m.branch_new + 1] = now.n_blocks - now.shared
-   end
-end
-
-local function look(m, req, index)
-   local now = { at_ms = tonumber(req.at_ns) / 1e6, input_tokens = req.input_tokens,
-      output_tokens = req.output_tokens, n_blocks = req.n_blocks, shared = 0, turn = 1 }
-   local before
-   for i = 0, req.n_blocks - 1 do
-      local slot = index:find(req.blocks[i])
-      if not slot then break end
-      now.shared, before = i + 1, m.user[slot]
-   end
-   m.common = m.common and req.n_blocks > 0 and (#m.all == 0 or now.shared > 0)
-   if now.shared > 1 then
-      compare(m, now, before)
-      now.turn, before.again = before.turn + 1, true
-   else
-      m.first[#m.first + 1] = now.input_tokens
-   end
-   for i = 0, req.n_blocks - 1 do
-      m.user[index:find(req.blocks[i]) or index:insert(req.blocks[i])] = now
-   end
-   m.output[#m.output + 1], m.all[#m.all + 1] = now.output_tokens, now
-   m.max_input = math.max(m.max_input, now.input_tokens)
-end
-
--- How often a turn has another, by its number; turns too late in the trace for that are
--- left out, and the high turns, of which there are few, are taken together.
-local function continuation(all)
-   local turns, last = 8, all[#all].at_ms
-   local n, yes = {}, {}
-   for _, req in ipairs(all) do
-      if req.at_ms < 0.75 * last or last == 0 then
-         local t = math.min(req.turn, turns)
-         n[t], yes[t] = (n[t] or 0) + 1, (yes[t] or 0) + (req.again and 1 or 0)
-      end
-   end
-   local again = {}
-   for t = 1, #n do again[t] = yes[t] / n[t] end
-   return again
-end
-
-local function periods(all)
-   local gaps, batches = {}, 1
-   for i = 2, #all do
-      local gap = all[i].at_ms - all[i - 1].at_ms
-      if gap > 0 then batches, gaps[#gaps + 1] = batches + 1, gap end
-   end
-   table.sort(gaps)
-   return gaps[math.ceil(#gaps / 2)] or 1, #all / batches
-end
-
--- The profile of a trace, from its reader (from the mooncake.trace module).
-function M.measure(reader)
-   local lru = require "mooncake.lru"
-   local m = { pause_ms = {}, growth = {}, branch_share = {}, branch_new = {}, first = {},
-      output = {}, all = {}, user = {}, max_input = 1, common = true, block_tokens = 512,
-      kinds = { extend = 0, branch = 0, repeated = 0 } }
-   local index = lru.new()
-   for req in reader:each() do
-      m.block_tokens = req.block_tokens
-      look(m, req, index)
-   end
-   if #m.all == 0 then return nil, reader.path .. ": no request to measure" end
-   local period, batch = periods(m.all)
-   local k = m.kinds
-   local next_turns = math.max(1, k.extend + k.branch + k.repeated)
-   return { requests = #m.all, block_tokens = m.block_tokens, period_ms = period,
-      batch = batch, common_block = m.common, max_input = m.max_input,
-      extend = k.extend / next_turns, branch = k.branch / next_turns,
-      again = continuation(m.all), first = quantiles(m.first),
-      output = quantiles(m.output), growth = quantiles(m.growth),
-      pause_ms = quantiles(m.pause_ms),
-      branch_share = quantiles(m.branch_share), branch_new = quantiles(m.branch_new) }
-end
-
-local function number(x)
-   return (x == math.floor(x) and "%d" or "%.6g"):format(x)
-end
-
--- "{ 1, 2, 3 }" in lines of at most 80 columns after @indent.
-local function list(items, indent)
-   local lines, line = {}, indent .. "{ "
-   for i, x in ipairs(items) do
-      local word = number(x) .. (i < #items and "," or " }")
-      if #line + #word > 80 then
-         lines[#lines + 1], line = line, "      "
-      end
-      line = line .. word .. (i < #items and " " or "")
-   end
-   lines[#lines + 1] = line
-   return (table.concat(lines, "\n"):gsub(" \n", "\n"))
-end
-
--- A profile as Lua text.
-function M.text(profile)
-   local names, lines = {}, {}
-   for name in pairs(profile) do names[#names + 1] = name end
-   table.sort(names)
-   for i, name in ipairs(names) do
-      local v, start = profile[name], "   " .. name .. " = "
-      lines[i] = type(v) == "table" and list(v, start) or
-         start .. (type(v) == "number" and number(v) or tostring(v))
-   end
-   return "{\n" .. table.concat(lines, ",\n") .. ",\n}\n"
 end
 
 return M
