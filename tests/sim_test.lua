@@ -107,12 +107,11 @@ local function top(h, n)
 end
 
 local function small_sim()
-   local run = { load = { first = { block_tokens = 512 } } }
    local out = ffi.new "struct mc_sim *[1]"
    local C = require "mooncake.ffi"
    local o = ffi.new "struct mc_sim_options"
    o.prefill, o.decode, o.cost = 1, 1, costs.options({}).cost
-   assert(C.mc_sim_open(out, o) == 0, run)
+   assert(C.mc_sim_open(out, o) == 0)
    return ffi.gc(out[0], C.mc_sim_close)
 end
 
@@ -190,7 +189,7 @@ function t.the_result_has_the_promised_members()
    local r = result(trace(100), "--cluster", "2P+2D", "--slo", "ttft=30,tbt=0.1,e2e=60")
    for _, key in ipairs(KEYS) do assert(r[key] ~= nil, key .. " is not there") end
    for _, key in ipairs { "ttft_s", "tbt_s", "itl_s", "e2e_s", "queue_s" } do
-      for _, k in ipairs { "mean", "min", "max", "std", "p50", "p75", "p90", "p95", "p99" } do
+      for k in ("mean min max std p50 p75 p90 p95 p99"):gmatch "%S+" do
          assert(type(r[key][k]) == "number", key .. "." .. k)
       end
       assert(r[key].min <= r[key].p50 and r[key].p50 <= r[key].p99 and
@@ -443,7 +442,8 @@ function t.differences_say_what_is_better()
    test.eq(d.options, { { option = "cluster", a = "2P+2D", b = "4P+2D" } })
    local by = {}
    for _, f in ipairs(d.figures) do by[f.figure] = f end
-   test.eq({ by.requests.verdict, by.requests.delta, by.requests.ratio }, { "same", 0, 1 })
+   local n = by.requests
+   test.eq({ n.verdict, n.delta, n.ratio }, { "same", 0, 1 })
    test.eq(by["ttft_s.mean"].verdict, "better")
    test.near(by["ttft_s.mean"].delta, by["ttft_s.mean"].b - by["ttft_s.mean"].a, 1e-9)
    assert(by["ttft_s.mean"].ratio < 1)
@@ -481,8 +481,8 @@ function t.reports_are_pages()
                             "Replicas of the hottest", "cluster = 2P%+2D" } do
       assert(html:find(title), title .. " is not there")
    end
-   for _, words in ipairs { { "--sweep=speed=1,2" }, { "--sweep=policy=random,round_robin" },
-      { "--sweep=speed=1,2", "--sweep=policy=random,round_robin" } } do
+   local speeds, policies = "--sweep=speed=1,2", "--sweep=policy=random,round_robin"
+   for _, words in ipairs { { speeds }, { policies }, { speeds, policies } } do
       result(path, "--cluster=1P+1D", "--report", dir .. "/s.html", unpack(words))
       assert(check_page(dir .. "/s.html"):find "Goodput")
    end
@@ -495,8 +495,9 @@ end
 function t.sim_run_is_the_loop_alone()
    local seen = 0
    local r, detail = assert(sim.run {
-      load = assert(load.open { trace = trace(50) }), cluster = assert(sim.cluster "2P+1D"),
-      policy = assert(policy.load "round_robin"), options = costs.options {},
+      load = assert(load.open { trace = trace(50) }),
+      cluster = assert(sim.cluster "2P+1D"), policy = assert(policy.load "round_robin"),
+      options = costs.options {},
       on_record = function(record)
          seen = seen + 1
          test.eq(record.decode, 2)

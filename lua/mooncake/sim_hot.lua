@@ -15,7 +15,7 @@ Hot.__index = Hot
 
 local hot = {}
 
-local LIMIT = 2 ^ 22
+local LIMIT = 2 ^ 21
 local FIRST = 2 ^ 12
 local GOLDEN = 0x9e3779b97f4a7c15ULL
 

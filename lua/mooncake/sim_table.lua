@@ -67,7 +67,7 @@ local function hits(r)
       percent(r.hit_rate), util.commas(r.blocks), percent(r.hit_rate_local),
       percent(r.hit_rate_remote))
    local hot = r.hot_blocks
-   if hot.blocks == 0 then return text end
+   if hot.replicas_mean == 0 then return text end
    return text .. ("; the %d hottest lay on up to %.1f instances"):format(hot.blocks,
       hot.replicas_mean)
 end
@@ -118,8 +118,7 @@ local SWEEP = {
    { "p50", function(r) return time(r.ttft_s.p50) end },
    { "p90", function(r) return time(r.ttft_s.p90) end },
    { "p99", function(r) return time(r.ttft_s.p99) end },
-   { "TBT p50", function(r) return time(r.tbt_s.p50) end },
-   { "p90", function(r) return time(r.tbt_s.p90) end },
+   { "TBT p90", function(r) return time(r.tbt_s.p90) end },
    { "p99", function(r) return time(r.tbt_s.p99) end },
    { "hit rate", function(r) return percent(r.hit_rate) end },
    { "prefill/req", function(r) return time(r.prefill_gpu_s_per_request) end },

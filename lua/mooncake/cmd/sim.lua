@@ -1,5 +1,6 @@
 -- sim.lua - `mooncake sim`: a trace against a modelled cluster and a policy.
 
+local embedded = require "mooncake.embedded"
 local diff = require "mooncake.sim_diff"
 local json = require "mooncake.json"
 local policy = require "mooncake.policy"
@@ -243,21 +244,28 @@ local function compare(opt, args)
    return 0
 end
 
+-- The first words of the comment that a policy begins with.
+local function summary(name)
+   local text = embedded.text("mooncake.policies." .. name) or ""
+   local rest = (text:match "^%-%- %S+ %- (.*)" or ""):gsub("^admission:? ", "")
+   return ((rest:match "^(.-)[:.]%s" or ""):gsub("\n%-%- ", " "))
+end
+
 local function list_policies()
    local rows = {}
    for _, kind in ipairs { "policy", "admission" } do
       for _, name in ipairs(policy.names(kind == "admission")) do
-         rows[#rows + 1] = { kind, name }
+         rows[#rows + 1] = { "--" .. kind, name, summary(name) }
       end
    end
-   print(util.table(nil, rows, "ll"))
+   print(util.table(nil, rows, "lll"))
    return 0
 end
 
 local function run(opt, args)
    if opt.list_policies then return list_policies() end
    if opt.list_models then
-      print(require("mooncake.costs").overview())
+      print(require("mooncake.costs").table())
       return 0
    end
    if opt.diff then return compare(opt, args) end
