@@ -5,7 +5,10 @@
 -- sequence and 1 us per token of context; a token of KV cache is one byte.
 
 local ffi = require "ffi"
+local costs = require "mooncake.costs"
+local load = require "mooncake.load"
 local policy = require "mooncake.policy"
+local sim = require "mooncake.sim"
 
 local COST = { prefill_token_s = 1e-3, decode_s = 0.01, decode_seq_s = 1e-3,
                decode_token_s = 1e-6, kv_bytes_token = 1 }
@@ -89,6 +92,19 @@ function t.equals_are_taken_in_turn()
    local got = {}
    for id = 0, 3 do got[id + 1] = view:least_decode(request(1, id)) end
    test.eq(got, { 3, 4, 3, 4 })
+end
+
+function t.wherever_it_begins_the_least_is_found()
+   for at = 0, 4 do
+      local list = {}
+      for i = 0, 4 do
+         list[i + 1] = { queue_s = i == at and 1 or 2, running = i == at and 0 or 1 }
+      end
+      local view = cluster(list, list)
+      for id = 0, 6 do
+         test.eq({ place("least_loaded", view, request(1, id)) }, { at, 5 + at, at })
+      end
+   end
 end
 
 -- 4000 tokens: 1 s with the prefix of 3000 there and a queue of 2.5 s, 4 s elsewhere.
@@ -201,8 +217,8 @@ function t.decode_goes_where_an_iteration_is_shortest()
 end
 
 function t.decode_counts_those_that_are_to_come()
-   local view = cluster({ IDLE }, { { coming = 5, context_tokens = 5000 },
-                                    { running = 1 } })
+   local view = cluster({ IDLE }, { { coming = 5 },                      -- 10 + 6 ms
+                                    { running = 1, context_tokens = 1000 } }) -- 13 ms
    test.eq(view:least_decode(request()), 2)
 end
 
@@ -248,6 +264,23 @@ function t.a_late_first_token_is_refused_at_arrival()
    test.eq({ admitted("none", promised(3.9, 1e-9)) }, { true })
 end
 
+-- 1 s to fetch and 1 s to compute, not 4 s.
+function t.what_is_fetched_counts_at_arrival()
+   local asked
+   local view = cluster({ IDLE, { prefix_tokens = 3000, queue_s = 9, out_Bps = 3000 } },
+                        { IDLE }, { ttft_slo_s = 2.1, tbt_slo_s = 1 },
+                        { forecast = function(at_s)
+                           asked = at_s
+                           return 0, 0
+                        end })
+   for _, name in ipairs(policy.names(true)) do
+      local p = policy.compose(assert(policy.load "kvcache_centric"),
+                               assert(policy.admission(name)))
+      test.eq({ p:place(request(), view) }, { 0, 2, 1 }, name)
+   end
+   test.near(asked, 2)
+end
+
 function t.baseline_asks_decode_after_the_prefill()
    local p = assert(policy.admission "baseline")
    test.eq(p.asks_decode, true)
@@ -255,6 +288,42 @@ function t.baseline_asks_decode_after_the_prefill()
    test.eq({ p:admit_decode(request(), promised(5, 0.018), 1) },
            { false, "TBT over its SLO" })
    test.eq({ p:admit_decode(request(), promised(5, 0.0191), 1) }, { true })
+end
+
+-- A load is a part of what was promised: 4 s of 5, 19 ms of 24.
+function t.load_may_be_bounded_below_what_is_promised()
+   for name, host in pairs { baseline = {}, early_rejection = {}, predictive_rejection = {
+         forecast = function() return 3, 1000 end } } do
+      local view = promised(5, 0.024, host)
+      test.eq({ admitted(name .. ":load=0.81", view) }, { true }, name)
+      local ok, why = admitted(name .. ":load=0.79", promised(5, 0, host))
+      test.eq(ok, false, name)
+      test.eq(why, "TTFT over its SLO", name)
+      local p = assert(policy.admission(name .. ":load=0.78"))
+      if p.asks_decode then
+         ok = p:admit_decode(request(), view, 1)
+      else
+         ok = admitted(name .. ":load=0.78", promised(0, 0.024, host))
+      end
+      test.eq(ok, false, name)
+   end
+end
+
+-- Who has to wait until there is room gets its next token late, however fast the others
+-- get theirs.
+function t.what_does_not_fit_is_over_any_slo()
+   local full = { running = 1, running_tokens = 7000, context_tokens = 7000,
+                  vram_tokens = 10000 }
+   local view = cluster({ IDLE }, { full }, { tbt_slo_s = 100 },
+                        { forecast = function() return 1, 7000 end })
+   test.eq(view:tbt_s(request(), 1), math.huge)
+   test.eq((admitted("early_rejection", view)), false)
+   test.eq((admitted("predictive_rejection", view)), false)
+   test.eq((assert(policy.admission "baseline"):admit_decode(request(), view, 1)), false)
+   test.near(view:tbt_s(request(3000), 1), 0.01 + 0.002 + 0.01)
+   for _, name in ipairs(policy.names(true)) do
+      test.eq({ admitted(name, view, request(3000)) }, { true }, name)
+   end
 end
 
 -- The load of decode as it is: those that are coming do not count, which is its flaw.
@@ -296,6 +365,7 @@ function t.policies_are_put_together()
    test.eq({ p:place(request(), promised(5, 0)) }, { 0, 1, 0 })
    test.eq({ p:place(request(6000), promised(9, 0)) }, { nil, "too long" })
    test.eq({ p:place(request(4900), promised(4, 0)) }, { nil, "TTFT over its SLO" })
+   test.eq({ p:place(request(6000), promised(4, 0)) }, { nil, "too long" })
    test.eq({ p:admit_decode(request(), promised(5, 0.018), 1) },
            { false, "TBT over its SLO" })
    test.eq(p.asks_decode, true)
@@ -414,6 +484,57 @@ function t.estimates_are_sums_of_their_parts()
    test.near(view:ttft_s(request(), 0, 1), 0.5 + 2 + 1)
    test.near(view:ttft_s(request(), 1, 0), 1)            -- less: nothing to fetch
    test.near(view:tbt_s(request(), 2), 0.01 + 0.004 + 0.005)
+end
+
+-- What is made for each request and instance would be collected in the middle of one.
+function t.decisions_make_no_garbage()
+   local many = {}
+   for i = 1, 200 do
+      many[i] = { queue_s = i * 7 % 50, prefix_tokens = i % 3 * 1000, running = i % 40,
+                  running_tokens = i % 40 * 900, context_tokens = i % 40 * 1000 }
+   end
+   local view = cluster(many, many, { ttft_slo_s = 30, tbt_slo_s = 1 },
+                        { random = math.random })
+   local req = request()
+   for _, name in ipairs(policy.names()) do
+      local p = policy.compose(assert(policy.load(name)),
+                               assert(policy.admission "early_rejection"))
+      local function decide(n)
+         for i = 1, n do
+            req.id = i
+            p:place(req, view)
+         end
+      end
+      decide(500)
+      collectgarbage()
+      collectgarbage "stop"
+      local before = collectgarbage "count"
+      decide(1000)
+      local bytes = (collectgarbage "count" - before) * 1024 / 1000
+      collectgarbage "restart"
+      assert(bytes < 100, ("%s: %d bytes a decision"):format(name, bytes))
+   end
+end
+
+-- Through the simulator, each with each: it checks what they return, and its own books.
+function t.all_carry_a_trace_to_its_end()
+   for _, text in ipairs { "3P+2D", "4M" } do
+      for _, place_name in ipairs(policy.names()) do
+         for _, admit_name in ipairs(policy.names(true)) do
+            local result = assert(sim.run {
+               load = assert(load.open { trace = "traces/small.jsonl", limit = 200 }),
+               cluster = assert(sim.cluster(text)),
+               policy = policy.compose(assert(policy.load(place_name)),
+                                       assert(policy.admission(admit_name))),
+               options = assert(costs.options {}), slo = { ttft = 5, tbt = 0.04 },
+            })
+            local refused = result.rejected_arrival + result.rejected_after_prefill
+            test.eq(result.completed + refused, 200)
+            assert(result.completed > 20, result.completed)
+            test.eq(refused > 0, admit_name ~= "none", text .. place_name .. admit_name)
+         end
+      end
+   end
 end
 
 function t.the_example_is_a_policy()

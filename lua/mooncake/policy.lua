@@ -24,13 +24,8 @@ local policy = {}
 local Cluster = {}
 local cluster_mt = {}
 
--- The fields of struct mc_cluster as they are now, and the methods below. A name that is
--- neither is an error.
-function cluster_mt.__index(self, key)
-   local method = Cluster[key]
-   if method then return method end
-   return self.facts[key]
-end
+-- The fields of struct mc_cluster as they are now; a name that is none is an error.
+function cluster_mt.__index(self, key) return self.facts[key] end
 
 function cluster_mt.__newindex(_, key)
    error(("cluster.%s: a policy reads, and decides by what it returns"):format(key), 2)
@@ -40,7 +35,10 @@ end
 -- random(), from 0 to less than 1, and forecast(at_s): the sequences and the tokens of
 -- context that all who decode are expected to carry then.
 function policy.cluster(facts, host)
-   return setmetatable({ facts = facts, host = host }, cluster_mt)
+   local self = { facts = facts, host = host }
+   -- Nearer than in a metatable: a decision calls some thousand times.
+   for name, method in pairs(Cluster) do self[name] = method end
+   return setmetatable(self, cluster_mt)
 end
 
 function Cluster:random() return self.host.random() end
@@ -59,43 +57,67 @@ end
 -- Seconds to move the KV cache of @tokens between two instances, as busy as they are.
 function Cluster:transfer_s(tokens, from, to)
    if from == to then return 0 end
-   local inst = self.facts.instances
+   local facts = self.facts
+   local inst = facts.instances
    local rate = math.min(inst[from].out_Bps, inst[to].in_Bps)
-   return tokens * self.facts.cost.kv_bytes_token / rate
+   return tokens * facts.cost.kv_bytes_token / rate
 end
 
 -- Seconds from now to the first token, if @prefill fetches what @source has beyond its
 -- own prefix: fetch, wait in the queue, compute the rest.
 function Cluster:ttft_s(request, prefill, source)
    local inst = self.facts.instances
-   local have, fetch_s = inst[prefill].prefix_tokens, 0
+   local have, wait_s = inst[prefill].prefix_tokens, inst[prefill].queue_s
    local more = inst[source].prefix_tokens - have
    if more > 0 then
-      fetch_s = self:transfer_s(more, source, prefill)
+      wait_s = wait_s + self:transfer_s(more, source, prefill)
       have = have + more
    end
-   return fetch_s + inst[prefill].queue_s +
-          self:prefill_s(request.input_tokens - have, have)
+   return wait_s + self:prefill_s(request.input_tokens - have, have)
 end
 
--- Seconds between two tokens, if @request joined those that @decode decodes now.
+-- Seconds between two tokens, if @request joined so many sequences on @decode; for ever
+-- if its VRAM does not hold them.
+function Cluster:joined_s(request, decode, sequences, context_tokens)
+   local tokens = context_tokens + request.input_tokens
+   local room = tonumber(self.facts.instances[decode].vram_tokens)
+   if room > 0 and tokens > room then return math.huge end
+   return self:decode_s(sequences + 1, tokens)
+end
+
+-- The same among those that @decode decodes now.
 function Cluster:tbt_s(request, decode)
    local inst = self.facts.instances[decode]
-   return self:decode_s(inst.running + 1,
-                        tonumber(inst.running_tokens) + request.input_tokens)
+   return self:joined_s(request, decode, inst.running, tonumber(inst.running_tokens))
 end
 
--- The instance of [first, n) for which cost(request, cluster, i, options) is least.
--- Equals are taken in turn.
-function Cluster:least(request, first, n, cost, options)
-   local best, best_cost = nil, math.huge
+local function scan(request, cluster, first, n, cost, options)
+   local best, best_cost
    local start = first + tonumber(request.id) % (n - first)
    for k = start, start + n - first - 1 do
       local i = k < n and k or k - n + first
-      local c = cost(request, self, i, options)
+      local c = cost(request, cluster, i, options)
       if not best or c < best_cost then best, best_cost = i, c end
    end
    return best
+end
+
+-- A loop that calls many functions is compiled for the first; so each has a copy.
+local scans = setmetatable({}, { __mode = "k" })
+
+local function scan_of(cost)
+   local own = scans[cost]
+   if not own then
+      own = loadstring(string.dump(scan))
+      scans[cost] = own
+   end
+   return own
+end
+
+-- The instance of [first, n) for which cost(request, cluster, i, options) is least.
+-- Equals are taken in turn. @cost is one function, not one made for each request.
+function Cluster:least(request, first, n, cost, options)
+   return scan_of(cost)(request, self, first, n, cost, options)
 end
 
 -- The instance for prefill for which cost() is least.
@@ -103,7 +125,7 @@ function Cluster:least_prefill(request, cost, options)
    return self:least(request, 0, self.facts.prefill_n, cost, options)
 end
 
--- What does not fit the VRAM takes turns.
+-- Where none has room, the one that lacks least of it.
 local function decode_cost(request, cluster, i)
    local inst = cluster.facts.instances[i]
    local tokens = tonumber(inst.context_tokens) + request.input_tokens
@@ -120,14 +142,15 @@ function Cluster:least_decode(request)
    return self:least(request, facts.decode_first, facts.n, decode_cost)
 end
 
--- Is what was promised kept, as far as these two can say? So is what was not promised.
-function Cluster:keeps_ttft(request, prefill, source)
-   local slo_s = self.facts.ttft_slo_s
+-- Is what was promised kept, or that part of it, as far as these can say? What was not
+-- promised is.
+function Cluster:keeps_ttft(request, prefill, source, part)
+   local slo_s = self.facts.ttft_slo_s * (part or 1)
    return slo_s == 0 or self:ttft_s(request, prefill, source) <= slo_s
 end
 
-function Cluster:keeps_tbt(request, decode)
-   local slo_s = self.facts.tbt_slo_s
+function Cluster:keeps_tbt(request, decode, part)
+   local slo_s = self.facts.tbt_slo_s * (part or 1)
    return slo_s == 0 or self:tbt_s(request, decode) <= slo_s
 end
 
