@@ -5,10 +5,10 @@
  *
  * lfu ranks by how often a block was used since it came in.
  *
- * length is the LengthAwareCache of the Mooncake paper (arXiv 2407.00079, 4.2,
- * table 1): "similar to LFU, but evicting first cache blocks occurring later in
- * requests". Taken here as: by uses as lfu, and of equals the block whose place
- * in its request is the latest.
+ * length is the LengthAwareCache of the Mooncake paper (arXiv 2407.00079, table
+ * 1), which it describes as similar to LFU, but putting out first what occurs
+ * late in requests. Taken here as: by uses as lfu, and of equals the block
+ * whose place in its request is the latest.
  */
 #include "cache.h"
 
