@@ -57,14 +57,8 @@ void facts_refresh(struct mc_sim *s, const struct sim_req *r)
 	s->view.now_s = s->now_s;
 	if (!r->prefilled)
 		facts_prefixes(s, r);
-	for (i = 0; i < s->view.n; i++) {
-		const struct sim_inst *x = &s->inst[i];
-
-		if (i < s->view.prefill_n)
-			s->facts[i].queue_s = facts_queue_s(s, x);
-		s->facts[i].out_Bps = x->out.next_share;
-		s->facts[i].in_Bps = x->in.next_share;
-	}
+	for (i = 0; i < s->view.prefill_n; i++)
+		s->facts[i].queue_s = facts_queue_s(s, &s->inst[i]);
 }
 
 /* @r was on its way to decode, and does not come. */

@@ -6,10 +6,11 @@
 #include <math.h>
 #include <stdlib.h>
 
-void link_init(struct sim_link *l, double Bps)
+void link_init(struct sim_link *l, double Bps, double *next_share)
 {
 	l->Bps = Bps > 0 ? Bps : INFINITY;
-	l->share = l->next_share = l->Bps;
+	l->next_share = next_share;
+	l->share = *next_share = l->Bps;
 }
 
 void link_fini(struct sim_link *l)
@@ -70,7 +71,7 @@ static int link_changed(struct sim_timers *h, struct sim_link *l, double now)
 	uint32_t i;
 	int r;
 
-	l->next_share = link_share(l, 1);
+	*l->next_share = link_share(l, 1);
 	if (share == l->share)
 		return 0;
 	l->share = share;

@@ -17,7 +17,7 @@ struct sim_flow;
 struct sim_link {
 	double Bps;			/* INFINITY: not a limit */
 	double share;			/* of a flow without a cap */
-	double next_share;		/* if there were one more */
+	double *next_share;		/* if there were one more: a fact */
 	double bytes, busy_s, since_s;	/* since_s: of being busy */
 	struct sim_flow **flows;
 	uint32_t n, cap;
@@ -35,7 +35,8 @@ struct sim_flow {
 	struct sim_flow *next;		/* on the list of free ones */
 };
 
-void link_init(struct sim_link *l, double Bps);
+/* @next_share is kept up to date. */
+void link_init(struct sim_link *l, double Bps, double *next_share);
 void link_fini(struct sim_link *l);
 
 /* Put a flow of @f->bytes on its links; the timer is its end. */

@@ -408,9 +408,9 @@ static int open_instance(struct mc_sim *s, uint32_t i)
 	x->id = i;
 	x->nodes = f->role == MC_PREFILL ? s->o.prefill_nodes : 1;
 	x->timer.what = f->role == MC_PREFILL ? SIM_STAGE : SIM_ITERATED;
-	link_init(&x->out, s->o.nic_Bps * x->nodes);
-	link_init(&x->in, s->o.nic_Bps * x->nodes);
-	link_init(&x->ssd_read, s->o.ssd_Bps * x->nodes);
+	link_init(&x->out, s->o.nic_Bps * x->nodes, &f->out_Bps);
+	link_init(&x->in, s->o.nic_Bps * x->nodes, &f->in_Bps);
+	link_init(&x->ssd_read, s->o.ssd_Bps * x->nodes, &x->ssd_share);
 	f->vram_tokens = s->o.vram_tokens;
 	x->stage_free_s = calloc(x->nodes, sizeof(*x->stage_free_s));
 	if (!x->stage_free_s)

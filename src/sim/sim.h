@@ -76,6 +76,7 @@ struct sim_inst {
 	struct mc_cache *dram, *ssd;	/* coupled: dram is the VRAM's cache */
 	uint64_t stored, evicted;	/* blocks that it got and lost */
 	struct sim_link out, in, ssd_read;
+	double ssd_share;
 
 	struct sim_queue queue;		/* for prefill, or to join the batch */
 	double backlog_s;		/* of the queue, in the first stage */

@@ -67,6 +67,18 @@ static int timers_grow(struct sim_timers *h)
 	return 0;
 }
 
+/* The place of the timer that fired is kept for the next one to be set, which
+ * is mostly the same one again: one way down in place of two. What lies there
+ * is older than all others until then. */
+static void timers_close_gap(struct sim_timers *h)
+{
+	if (!h->gap)
+		return;
+	h->gap = false;
+	if (--h->n)
+		timer_down(h, 0, h->heap[h->n]);
+}
+
 int timers_set(struct sim_timers *h, struct sim_timer *t, double at)
 {
 	struct timer_slot s = { at, h->order++, t };
@@ -79,6 +91,11 @@ int timers_set(struct sim_timers *h, struct sim_timer *t, double at)
 			timer_up(h, i, s);
 		else
 			timer_down(h, i, s);
+		return 0;
+	}
+	if (h->gap) {
+		h->gap = false;
+		timer_down(h, 0, s);
 		return 0;
 	}
 	if (h->n == h->cap) {
@@ -111,11 +128,13 @@ struct sim_timer *timers_pop(struct sim_timers *h, double *at)
 {
 	struct sim_timer *t;
 
+	timers_close_gap(h);
 	if (!h->n)
 		return NULL;
 	*at = h->heap[0].at;
 	t = h->heap[0].t;
-	timers_clear(h, t);
+	t->pos = 0;
+	h->gap = true;
 	return t;
 }
 

@@ -1,7 +1,7 @@
 /*
  * timers.h - what happens when: timers that lie in their owners, in a 4-ary
  * heap. Timers of one instant fire in the order in which they were set, so a
- * run is the same every time.
+ * run is the same every time. None may be set for before the last that fired.
  */
 #ifndef MC_SIM_TIMERS_H
 #define MC_SIM_TIMERS_H
@@ -18,6 +18,7 @@ struct sim_timers {
 	struct timer_slot *heap;
 	uint32_t n, cap;
 	uint64_t order;
+	bool gap;			/* at the top: one has fired */
 };
 
 /* Set, or set anew. -ENOMEM. */
