@@ -69,6 +69,27 @@ local function refused(status, pattern, ...)
    test.eq(got, status, "status")
 end
 
+-- How many requests of a --requests file there were at a time at most.
+local function most_at_a_time(path)
+   local events = {}
+   for text in io.lines(path) do
+      local q = assert(json.decode(text))
+      events[#events + 1] = { q.arrived_s, 1 }
+      events[#events + 1] = { q.done_s, -1 }
+   end
+   table.sort(events, function(a, b)
+      if a[1] ~= b[1] then return a[1] < b[1] end
+      return a[2] < b[2]
+   end)
+   local n, most = 0, 0
+   for _, e in ipairs(events) do
+      n = n + e[2]
+      most = math.max(most, n)
+   end
+   test.eq(n, 0)
+   return most
+end
+
 -- ---- columns and hot blocks ------------------------------------------------
 
 function t.quantiles_are_those_of_the_sorted_list()
@@ -175,6 +196,90 @@ function t.a_closed_loop_waits_for_an_end()
    l:done(ffi.new("struct mc_sim_record", { id = 1 }))
    assert(l:next())
    test.eq(l:next(), nil)
+end
+
+-- ---- sessions --------------------------------------------------------------
+
+local random = require "mooncake.tracegen_random"
+local sessions = require "mooncake.sim_sessions"
+
+local function talk(seed, order)
+   local s = sessions.new({ turns = 1e9, think = 10, message = random.lengths "300:exp",
+                            output = random.lengths "200:exp", context = 1e6 }, seed)
+   local ids = ffi.new("uint64_t[2]", 11, 12)
+   local req = ffi.new("struct mc_trace_req", { input_tokens = 700, output_tokens = 90,
+      block_tokens = 512, n_blocks = 2, blocks = ids })
+   for id = 0, 1 do s:begin(id, req) end
+   local turns = { {}, {} }
+   local at = { 0, 1 }
+   local given = 2
+   for _, who in ipairs(order) do
+      local r = s:follow(ffi.new("struct mc_sim_record", { id = at[who], done_s = 100 }),
+                         given)
+      at[who], given = given, given + 1
+      local list = {}
+      for i = 0, r.n_blocks - 1 do list[i + 1] = r.blocks[i] + 0ULL end
+      table.insert(turns[who], { at_s = tonumber(r.at_ns) / 1e9, ids = list,
+                                 input = r.input_tokens, output = r.output_tokens })
+   end
+   return turns
+end
+
+function t.a_turn_has_all_that_was_said_and_more()
+   local turns = talk(1, { 1, 1, 1, 1, 1, 1 })[1]
+   local before = { input = 700, output = 90, ids = { 11ULL, 12ULL } }
+   for _, now in ipairs(turns) do
+      assert(now.at_s > 100, "it comes after a pause")
+      assert(now.input > before.input + before.output, "it has the answer and a message")
+      test.eq(#now.ids, math.ceil(now.input / 512))
+      local whole = math.floor(before.input / 512)
+      for i = 1, whole do test.eq(now.ids[i], before.ids[i]) end
+      for i = whole + 1, #before.ids do
+         assert(now.ids[i] ~= before.ids[i], "a block that was partial is another now")
+      end
+      before = now
+   end
+end
+
+-- The order in which answers come is the cluster's, what is said is not.
+function t.conversations_are_the_same_in_any_order()
+   local a, b = talk(1, { 1, 1, 1, 2, 2, 2 }), talk(1, { 2, 1, 2, 1, 2, 1 })
+   local c = talk(2, { 1, 1, 1, 2, 2, 2 })
+   for who = 1, 2 do
+      for i = 1, 3 do
+         local x, y, z = a[who][i], b[who][i], c[who][i]
+         test.eq({ x.at_s, x.input, x.output }, { y.at_s, y.input, y.output })
+         assert(x.at_s ~= z.at_s, "another seed says something else")
+      end
+   end
+   assert(a[1][1].at_s ~= a[2][1].at_s, "and so does another session")
+end
+
+-- New sessions begin at their time, however long others pause.
+function t.sessions_do_not_wait_for_each_other()
+   local dir = test.tmpdir()
+   result("--synthetic=rate=10,input=600,output=5,requests=100,turns=2,think=1000",
+          "--cluster=2P+2D", "--requests", dir .. "/q")
+   local first = {}
+   for text in io.lines(dir .. "/q") do
+      local q = json.decode(text)
+      if q.input_tokens == 600 then first[#first + 1] = q.arrived_s end
+   end
+   test.eq(#first, 100)
+   table.sort(first)
+   assert(first[100] < 20, "ten a second: the last one came at " .. first[100])
+end
+
+function t.sessions_go_on_while_they_are_answered()
+   local words = "--synthetic=rate=5,input=1000:1,output=50,requests=100,turns=3,think=1"
+   local r = result(words, "--cluster=2P+2D")
+   assert(r.requests > 200 and r.requests < 420, "about three turns: " .. r.requests)
+   assert(r.hit_rate > 0.2, "a turn finds the one before: " .. r.hit_rate)
+   test.eq(result(words, "--cluster=2P+2D", "--limit=150").requests, 150)
+   local dir = test.tmpdir()
+   -- So many users, one after the other each: no more requests than that at a time.
+   result(words, "--cluster=2P+2D", "--concurrency=3", "--requests", dir .. "/q")
+   test.eq(most_at_a_time(dir .. "/q"), 3)
 end
 
 -- ---- results ---------------------------------------------------------------
@@ -313,22 +418,7 @@ function t.a_closed_loop_keeps_its_number()
    local r = result(trace(60, 1), "--cluster=1P+1D", "--concurrency=4", "--requests",
                     dir .. "/q")
    test.eq(r.completed, 60)
-   local events = {}
-   for text in io.lines(dir .. "/q") do
-      local q = json.decode(text)
-      events[#events + 1] = { q.arrived_s, 1 }
-      events[#events + 1] = { q.done_s, -1 }
-   end
-   table.sort(events, function(a, b)
-      if a[1] ~= b[1] then return a[1] < b[1] end
-      return a[2] < b[2]
-   end)
-   local n, most = 0, 0
-   for _, e in ipairs(events) do
-      n = n + e[2]
-      most = math.max(most, n)
-   end
-   test.eq({ n, most }, { 0, 4 })
+   test.eq(most_at_a_time(dir .. "/q"), 4)
 end
 
 function t.samples_are_a_time_series()
@@ -358,6 +448,18 @@ function t.a_run_that_is_interrupted_says_what_it_has()
    test.eq(r.interrupted, true)
    assert(r.completed > 100 and r.ttft_s.p50 > 0, text:sub(1, 200))
    test.eq(r.requests, r.completed + r.unfinished)
+end
+
+function t.a_sweep_that_is_interrupted_says_what_it_has()
+   local p = test.spawn { "mooncake", "sim", trace(500, 50), "--sweep=repeat=1,99999,2",
+                          "--cluster=2P+2D", "--json", "--jobs=1", stderr = "pipe" }
+   proc.sleep_ms(1500)
+   p:kill "INT"
+   local text = assert(p.out:all(20000))
+   test.eq(p:wait(5000), 130)
+   local r = assert(json.decode(text))
+   test.eq({ r.interrupted, #r.runs }, { true, 2 })
+   test.eq({ r.runs[1].completed, r.runs[2].interrupted }, { 500, true })
 end
 
 -- ---- wrong use -------------------------------------------------------------

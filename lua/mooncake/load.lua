@@ -4,11 +4,10 @@
 --
 --    local l = assert(load.open { trace = "trace.jsonl", speed = 2 })
 --    local req, why = l:next()        -- a struct mc_trace_req; nil: none now; nil, why
---    local req = l:done(record)       -- what follows from a request that has ended, if
+--    local req, room = l:done(record) -- what follows from a request that has ended, if
 --                                     -- anything: the next turn of its session
 --
--- Times count from the first request. A request is valid until the next call. next() is
--- asked again after a request has ended: that is how a closed loop goes on.
+-- Times count from the first request. A request is valid until the next call.
 
 local ffi = require "ffi"
 local C = require "mooncake.ffi"
@@ -153,12 +152,14 @@ function Load:next()
    return give(self, self.out)
 end
 
--- Hear that a request has ended: the request that follows from it, or nil.
+-- Hear that a request has ended: the request that follows from it, or nil and whether
+-- there is room for another one now, in a closed loop.
 function Load:done(record)
    local more = self.sessions and self.given < self.limit
    local req = more and self.sessions:follow(record, self.given)
    if req then return give(self, req) end
    self.active = self.active - 1
+   return nil, self.concurrency ~= nil
 end
 
 return load

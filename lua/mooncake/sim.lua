@@ -106,7 +106,7 @@ local function open(opts)
       sim = s, cluster = cluster, load = opts.load, policy = opts.policy,
       view = policy.cluster(C.mc_sim_cluster(s), host_of(s, opts.seed or 1)),
       event = ffi.new "struct mc_sim_event", on_record = opts.on_record,
-      on_progress = opts.on_progress, events = 0,
+      on_progress = opts.on_progress, events = 0, fed = 0,
       figures = figures.new(opts.cluster.n, opts.slo or {}, opts.warmup_s or 0),
    }
 end
@@ -117,10 +117,18 @@ local function must(r)
    if r < 0 then error({ sim = ffi.string(C.mc_errmsg()), errno = -tonumber(r) }, 0) end
 end
 
-local function feed(run)
+local function feed(run, req)
+   must(C.mc_sim_feed(run.sim, req))
+   run.fed = run.fed + 1
+end
+
+-- The next request that the load begins with, if it has one now. There is always one
+-- ahead, for turns of sessions may be, too, and are no reason to wait.
+local function feed_next(run)
    local req, why = run.load:next()
    if req then
-      must(C.mc_sim_feed(run.sim, req))
+      run.ahead = run.fed
+      feed(run, req)
    elseif why then
       error({ sim = why, errno = 22 }, 0)
    end
@@ -134,6 +142,7 @@ local function place(run, prompt)
    else
       must(C.mc_sim_refuse(run.sim))
    end
+   if prompt.id == run.ahead then feed_next(run) end
 end
 
 local function admit(run, prompt, event)
@@ -147,8 +156,9 @@ end
 local function done(run, record)
    run.figures:done(record)
    if run.on_record then run.on_record(record) end
-   local req = run.load:done(record)
-   if req then must(C.mc_sim_feed(run.sim, req)) end
+   local req, more = run.load:done(record)
+   if req then feed(run, req) end
+   if more or record.id == run.ahead then feed_next(run) end
 end
 
 -- Until there are no more events: true; false if on_progress() had enough.
@@ -164,7 +174,7 @@ local function loop(run)
       elseif what == C.MC_SIM_PLACE then
          place(run, prompt)
       elseif what == C.MC_SIM_FEED then
-         feed(run)
+         feed_next(run)
       elseif what == C.MC_SIM_ADMIT then
          admit(run, prompt, event)
       else

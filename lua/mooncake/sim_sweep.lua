@@ -136,8 +136,19 @@ local function collect(running, results)
    return true
 end
 
+-- The points that were run, and their results.
+local function those_run(points, results)
+   local ran = { runs = {}, points = {}, interrupted = results.interrupted }
+   for i, point in ipairs(points) do
+      if results[i] then
+         ran.runs[#ran.runs + 1], ran.points[#ran.points + 1] = results[i], point
+      end
+   end
+   return ran
+end
+
 -- Run all points. hooks: stopped() says that it should end early, on_progress(done, n).
--- Returns the list of results, with interrupted = true if it did; nil, why, and the exit
+-- Returns { points =, runs =, interrupted = true if it did }; nil, why, and the exit
 -- status of the one that failed.
 function sweep.run(opt, args, specs, sweepable, axes, jobs, hooks)
    local points, running, results, next_point = sweep.points(axes), {}, {}, 1
@@ -167,7 +178,7 @@ function sweep.run(opt, args, specs, sweepable, axes, jobs, hooks)
       done = done + before - #running
       hooks.on_progress(done, #points)
    end
-   return results, points
+   return those_run(points, results)
 end
 
 return sweep

@@ -201,8 +201,9 @@ local function check_sweep(opt, trace)
    return axes or wrong("%s", why)
 end
 
-local function runs_json(axes, runs)
-   local t = { sweep = json.array(), runs = json.array(runs) }
+local function runs_json(axes, ran)
+   local t = { sweep = json.array(), runs = json.array(ran.runs),
+               interrupted = ran.interrupted }
    for i, axis in ipairs(axes) do
       t.sweep[i] = { name = axis.name, values = json.array(axis.values) }
    end
@@ -213,17 +214,19 @@ local function many(opt, trace, stopped)
    local axes = check_sweep(opt, trace)
    local bar = util.progress { quiet = opt.quiet or opt.json }
    function bar.text(self) return ("%d of %d runs"):format(self.done, self.n) end
-   local results, points, status = sweep.run(opt, { trace }, OPTIONS, simulated, axes,
+   local ran, why, status = sweep.run(opt, { trace }, OPTIONS, simulated, axes,
       opt.jobs or proc.cpu_count(), { stopped = stopped, on_progress = function(done, n)
          bar.n = n
          bar:update(done)
       end })
    bar:finish()
-   if not results then error({ user = points, status = status == 2 and 2 or 1 }, 0) end
-   if opt.report then util.check(report.sweep(opt.report, axes, points, results)) end
-   print(opt.json and json.encode(runs_json(axes, results)) or
-         tables.sweep(axes, points, results))
-   return results.interrupted and INTERRUPTED or 0
+   if not ran then error({ user = why, status = status == 2 and 2 or 1 }, 0) end
+   if opt.report and #ran.runs > 0 then
+      util.check(report.sweep(opt.report, axes, ran.points, ran.runs))
+   end
+   print(opt.json and json.encode(runs_json(axes, ran)) or
+         tables.sweep(axes, ran.points, ran.runs))
+   return ran.interrupted and INTERRUPTED or 0
 end
 
 -- ---- what needs no run -----------------------------------------------------
