@@ -178,12 +178,22 @@ function t.the_roofline_has_the_efficiencies_of_the_fit()
    same_cost(roofline, fit, 0.01)
 end
 
+-- How many of the first blocks of a request an earlier one had; now all of them are seen.
+local function seen_blocks(seen, req)
+   local n = 0
+   while n < req.n_blocks and seen:find(req.blocks[n]) do n = n + 1 end
+   for i = n, req.n_blocks - 1 do
+      if not seen:find(req.blocks[i]) then seen:insert(req.blocks[i]) end
+   end
+   return n
+end
+
 -- Mean seconds of a prefill over a trace: from nothing, and with every prefix that came
 -- before.
 local function mean_prefill(cost, reader)
    local seen, n, cold, warm, tokens, hit = lru.new(), 0, 0, 0, 0, 0
    for req in reader:each() do
-      local have = trace.hits(seen, req) * req.block_tokens
+      local have = seen_blocks(seen, req) * req.block_tokens
       have = math.min(have, req.input_tokens - 1)
       n, tokens, hit = n + 1, tokens + req.input_tokens, hit + have
       cold = cold + C.mc_cost_prefill_s(cost, req.input_tokens, 0)
