@@ -136,7 +136,9 @@ function tests.text_has_tables_and_charts()
    local text, status = stat { SMALL }
    test.eq(status, 0)
    for _, what in ipairs { "1,000 requests", "input tokens +12,611", "never reused",
-      "hottest block", "\n +inf +inf +0.3579", "no bound, 35.8%%", "Prompts" } do
+      "hottest block",
+      "\n +5 to 8 +378 +2.3 %% +2,157 +8.6 %%\n",
+      "\n +inf +inf +0.3579", "no bound, 35.8%%", "Prompts" } do
       assert(text:find(what), "no '" .. what .. "' in:\n" .. text)
    end
    for line in text:gmatch "[^\n]+" do

@@ -107,6 +107,21 @@ local function arrivals(s)
    }, "ll")
 end
 
+-- Blocks by how many requests have them.
+local function reuse(s)
+   local rows = {}
+   for _, r in ipairs(s.sharing.reuse) do
+      if r.blocks > 0 then
+         rows[#rows + 1] = { "  " .. (r.from == r.to and util.commas(r.from) or
+            util.commas(r.from) .. " to " .. util.commas(r.to)), util.commas(r.blocks),
+            percent(r.blocks / s.unique_blocks), util.commas(r.uses),
+            percent(r.uses / s.blocks) }
+      end
+   end
+   print()
+   util.print_table({ "  in requests", "blocks", "", "uses", "" }, rows, "rrrrr")
+end
+
 local function sharing(s)
    local h = s.sharing
    heading "sharing"
@@ -120,13 +135,14 @@ local function sharing(s)
       { "  at best", ("%s of the blocks are hits without a bound, %s of the tokens")
          :format(percent(s.ideal_block_rate), percent(s.ideal_token_rate)) },
    }, "ll")
+   reuse(s)
    local rows = {}
    for i, b in ipairs(h.hottest) do
       rows[i] = { "  " .. (tostring(b.id):gsub("U?LL$", "")), util.commas(b.uses) }
    end
    if #rows == 0 then return end
    print()
-   util.print_table({ "  hottest block", "uses" }, rows, "rr")
+   util.print_table({ "  hottest block", "requests" }, rows, "rr")
 end
 
 local function hit_rates(s)
