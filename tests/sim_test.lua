@@ -588,8 +588,11 @@ function t.reports_are_pages()
       result(path, "--cluster=1P+1D", "--report", dir .. "/s.html", unpack(words))
       assert(check_page(dir .. "/s.html"):find "Goodput")
    end
-   result(path, "--cluster=3M", "--report", dir .. "/m.html", "--limit=1")
-   check_page(dir .. "/m.html")
+   -- Little to draw, and much.
+   for _, cluster in ipairs { "3M", "50P+50D" } do
+      result(path, "--cluster", cluster, "--report", dir .. "/m.html", "--limit=1")
+      check_page(dir .. "/m.html")
+   end
 end
 
 -- ---- as a library ----------------------------------------------------------

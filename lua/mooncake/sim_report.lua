@@ -74,7 +74,7 @@ end
 
 local function lines(g, title, y, list, more)
    local spec = { title = title, x = "simulated time", y = y, x_format = "time",
-                  series = {}, y_min = 0 }
+                  series = {}, x_min = 0, x_max = g.t[#g], y_min = 0 }
    for i, s in ipairs(list) do spec.series[i] = { name = s[1], x = g.t, y = s[2] } end
    for k, v in pairs(more or {}) do spec[k] = v end
    return plot.lines(spec)
@@ -126,19 +126,18 @@ local MOST_BARS = 64
 local function by_instance(title, y, list, series, format)
    local spec = { title = title, y = y, y_format = format, series = {}, labels = {} }
    for i, s in ipairs(series) do
-      local x, values = {}, {}
+      local ranks, values = {}, {}
       for k, inst in ipairs(list) do
-         x[k], values[k] = k, s[2](inst)
-         spec.labels[k] = inst.label
+         ranks[k], values[k], spec.labels[k] = k, s[2](inst), inst.label
       end
-      spec.series[i] = { name = s[1], x = x, y = values }
+      spec.series[i] = { name = s[1], y = values, ranks = ranks }
    end
    if #list <= MOST_BARS then return plot.bars(spec) end
    for _, s in ipairs(spec.series) do
-      s.step = true
+      s.x, s.step = s.ranks, true
       table.sort(s.y, function(a, b) return a > b end)
    end
-   spec.x, spec.y_min = "instances, from the largest", 0
+   spec.x, spec.y_min, spec.labels = "instances, from the largest", 0, nil
    return plot.lines(spec)
 end
 
