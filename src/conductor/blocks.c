@@ -18,19 +18,16 @@ enum {
 
 /* ---- size ----------------------------------------------------------- */
 
-/* How many places are needed with so many homes. Counts the entries, too. */
-static uint64_t blocks_extent(struct mc_blocks *b, uint64_t homes)
+/* How many places are needed with so many homes. */
+static uint64_t blocks_extent(const struct mc_blocks *b, uint64_t homes)
 {
 	struct mc_blocks as = { .homes = homes };
 	uint64_t next = 0;
 
-	b->n = 0;
-	for (uint64_t i = 0; i < b->places; i++) {
-		if (!b->at[i].holders)
-			continue;
-		next = mc_max(next, mc_blocks_home(&as, b->at[i].key)) + 1;
-		b->n++;
-	}
+	for (uint64_t i = 0; i < b->places; i++)
+		if (b->at[i].holders)
+			next = mc_max(next, mc_blocks_home(&as,
+							   b->at[i].key)) + 1;
 	return mc_max(next, homes) + BLOCKS_TAIL;
 }
 
@@ -49,23 +46,27 @@ static void blocks_gather(struct mc_blocks *b, uint64_t places)
 	}
 }
 
-/* From the end of so many places move all to where they belong; there is room
- * for all, so none belongs behind where it comes from. */
-static void blocks_spread(struct mc_blocks *b, uint64_t places)
+/* Move all from @from on, of so many places, to where they belong, which is
+ * behind where they come from for none. Counts them. */
+static void blocks_spread(struct mc_blocks *b, uint64_t from, uint64_t places)
 {
 	uint64_t next = 0;
 
-	for (uint64_t i = places - b->n; i < places; i++) {
+	b->n = 0;
+	for (uint64_t i = from; i < places; i++) {
 		struct mc_block block = b->at[i];
-		uint64_t to = mc_max(next, mc_blocks_home(b, block.key));
+		uint64_t to;
 
+		if (!block.holders)
+			continue;
+		to = mc_max(next, mc_blocks_home(b, block.key));
 		b->at[i].holders = 0;
 		b->at[to] = block;
 		next = to + 1;
+		b->n++;
 	}
 }
 
-/* Give it so many homes. Holes are closed on the way. */
 static int blocks_resize(struct mc_blocks *b, uint64_t homes)
 {
 	uint64_t places = blocks_extent(b, homes);
@@ -77,7 +78,7 @@ static int blocks_resize(struct mc_blocks *b, uint64_t homes)
 	b->at = b->pages.at;
 	b->homes = homes;
 	blocks_gather(b, room);
-	blocks_spread(b, room);
+	blocks_spread(b, room - b->n, room);
 	b->places = places;
 	r = mc_pages_resize(&b->pages, places * sizeof(*b->at));
 	b->at = b->pages.at;
@@ -105,8 +106,7 @@ static void blocks_shrink(struct mc_blocks *b)
 
 void mc_blocks_sweep(struct mc_blocks *b)
 {
-	/* Needs no more places than it has, so it succeeds. */
-	blocks_resize(b, b->homes);
+	blocks_spread(b, 0, b->places);
 	blocks_shrink(b);
 }
 
