@@ -220,6 +220,20 @@ function tests.stacked_bars_stand_on_each_other()
    near(bars[2].height, 3 * bars[1].height, "height")
 end
 
+function tests.every_bar_has_its_name()
+   local labels, y = {}, {}
+   for i = 1, 12 do labels[i], y[i] = "a policy of a long name " .. i, i end
+   local c = plot.bars { labels = labels, series = { { y = y } } }
+   local svg = plot.svg(c)
+   for _, label in ipairs(labels) do
+      assert(svg:find(">" .. label .. "</text>", 1, true), label)
+   end
+   local short = plot.svg(plot.bars { labels = { "a", "b" }, series = { { y = { 1, 2 } } } })
+   assert(svg:find "rotate" and not short:find "rotate")
+   local height = function(text) return tonumber(text:match 'height="(%d+)"') end
+   assert(height(svg) > height(short) + 50, "no room for the names")
+end
+
 function tests.text_of_lines()
    test.eq(plot.text(plot.lines { title = "T", x = "steps", y_max = 4,
       series = { { name = "up", x = { 0, 4 }, y = { 0, 4 } } },

@@ -255,6 +255,26 @@ local function one_bar(canvas, c, i, j, x, w, from, to)
       M.escape(axis.format(c.y_format)(s.y[j])))
 end
 
+-- A name under each bar; aslant where they are too long to stand side by side, and as
+-- steep as it takes for the first ones to stay on the picture.
+local function names(canvas, list, band)
+   local longest, items, slant = 0, {}, math.rad(30)
+   for j, text in ipairs(list) do
+      local at, long = canvas.left + (j - 0.5) * band, chars(text) * CHAR
+      longest = math.max(longest, long)
+      if long > at then slant = math.max(slant, math.acos(at / long)) end
+      items[j] = { text = text, at = at }
+   end
+   if longest + 8 <= band or band < 14 then return labels(canvas, items) end
+   local y = canvas.bottom + 16
+   for _, item in ipairs(items) do
+      canvas:add('<text x="%.1f" y="%.1f" text-anchor="end" transform="rotate(%.0f %.1f '
+         .. '%.1f)">%s</text>', item.at + 4, y, -math.deg(slant), item.at + 4, y,
+         M.escape(item.text))
+   end
+   canvas.below = math.max(0, longest * math.sin(slant) - 6)
+end
+
 local function bars(canvas, c, y)
    local n, m = #c.labels, #c.series
    local band = (canvas.right - canvas.left) / n
@@ -273,12 +293,7 @@ local function bars(canvas, c, y)
          end
       end
    end
-   if c.edges then return end
-   local items = {}
-   for j, text in ipairs(c.labels) do
-      items[j] = { text = text, at = canvas.left + (j - 0.5) * band }
-   end
-   labels(canvas, items)
+   if not c.edges then names(canvas, c.labels, band) end
 end
 
 -- ---- documents ----------------------------------------------------------
@@ -288,7 +303,7 @@ local made = 0
 
 local function group(c, y)
    local xs, ys = axis.of(c, 7, 5)
-   local canvas = setmetatable({}, Canvas)
+   local canvas = setmetatable({ below = 0 }, Canvas)
    canvas.top = header(canvas, c, y)
    canvas.bottom = canvas.top + PLOT_HEIGHT
    y_axis(canvas, ys)
@@ -300,12 +315,12 @@ local function group(c, y)
    end
    if xs then x_axis(canvas, xs) end
    if c.x then
-      canvas:words((canvas.left + canvas.right) / 2, canvas.bottom + 36, c.x, nil,
-         "middle")
+      canvas:words((canvas.left + canvas.right) / 2, canvas.bottom + canvas.below + 36,
+         c.x, nil, "middle")
    end
    canvas:rule(canvas.left, canvas.bottom, canvas.right, canvas.bottom, "axis")
    marks(canvas, c, xs, ys)
-   return table.concat(canvas, "\n"), canvas.bottom + (c.x and 42 or 24)
+   return table.concat(canvas, "\n"), canvas.bottom + canvas.below + (c.x and 42 or 24)
 end
 
 -- One svg element; with @style it stands alone.
