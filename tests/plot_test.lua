@@ -228,7 +228,8 @@ function tests.every_bar_has_its_name()
    for _, label in ipairs(labels) do
       assert(svg:find(">" .. label .. "</text>", 1, true), label)
    end
-   local short = plot.svg(plot.bars { labels = { "a", "b" }, series = { { y = { 1, 2 } } } })
+   local two = { labels = { "a", "b" }, series = { { y = { 1, 2 } } } }
+   local short = plot.svg(plot.bars(two))
    assert(svg:find "rotate" and not short:find "rotate")
    local height = function(text) return tonumber(text:match 'height="(%d+)"') end
    assert(height(svg) > height(short) + 50, "no room for the names")
