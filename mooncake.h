@@ -631,9 +631,10 @@ struct mc_instance {
 	double queue_s;			/* until a new prefill would begin */
 	uint32_t running;		/* sequences that it decodes */
 	uint32_t coming;		/* placed to decode, not there yet */
-	uint64_t context_tokens;	/* of those running and coming */
-	uint64_t running_tokens;	/* of those running */
-	uint64_t vram_tokens;		/* that its VRAM can hold */
+	/* Whole numbers, as double: a script divides by them. */
+	double context_tokens;		/* of those running and coming */
+	double running_tokens;		/* of those running */
+	double vram_tokens;		/* that its VRAM can hold; 0: no bound */
 	double out_Bps, in_Bps;		/* a new transfer would get */
 };
 
@@ -645,7 +646,9 @@ struct mc_cluster {
 	uint32_t best;			/* has the longest prefix, and */
 	uint32_t best_tokens;		/* how long it is; 0: none has any */
 	const struct mc_instance *instances;
-	struct mc_cost cost;
+	uint32_t prefill_nodes;		/* of a prefill instance, a pipeline */
+	uint32_t chunk_tokens;		/* that pass it one by one; 0: all */
+	struct mc_cost cost;		/* of a node */
 	double ttft_slo_s, tbt_slo_s;	/* what was promised; 0: nothing */
 	double expected_output_tokens;	/* mean of the requests so far */
 	double expected_decode_s;	/* how long they decoded, mean */

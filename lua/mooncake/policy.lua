@@ -44,9 +44,14 @@ end
 function Cluster:random() return self.host.random() end
 function Cluster:forecast(at_s) return self.host.forecast(at_s) end
 
--- Seconds to compute @tokens of a prompt behind a prefix that is there.
+-- Seconds to compute @tokens of a prompt behind a prefix that is there. In a pipeline
+-- each node has a part of the layers, and the chunks of a prompt follow one another.
 function Cluster:prefill_s(tokens, prefix)
-   return C.mc_cost_prefill_s(self.facts.cost, tokens, prefix)
+   local facts = self.facts
+   local alone_s = C.mc_cost_prefill_s(facts.cost, tokens, prefix)
+   local nodes, chunk = facts.prefill_nodes, facts.chunk_tokens
+   if nodes <= 1 or chunk == 0 then return alone_s end
+   return alone_s / nodes * (1 + (nodes - 1) / math.ceil(tokens / chunk))
 end
 
 -- Seconds of an iteration: one token more for each of @sequences.
@@ -80,7 +85,7 @@ end
 -- if its VRAM does not hold them.
 function Cluster:joined_s(request, decode, sequences, context_tokens)
    local tokens = context_tokens + request.input_tokens
-   local room = tonumber(self.facts.instances[decode].vram_tokens)
+   local room = self.facts.instances[decode].vram_tokens
    if room > 0 and tokens > room then return math.huge end
    return self:decode_s(sequences + 1, tokens)
 end
@@ -88,7 +93,7 @@ end
 -- The same among those that @decode decodes now.
 function Cluster:tbt_s(request, decode)
    local inst = self.facts.instances[decode]
-   return self:joined_s(request, decode, inst.running, tonumber(inst.running_tokens))
+   return self:joined_s(request, decode, inst.running, inst.running_tokens)
 end
 
 local function scan(request, cluster, first, n, cost, options)
@@ -128,8 +133,8 @@ end
 -- Where none has room, the one that lacks least of it.
 local function decode_cost(request, cluster, i)
    local inst = cluster.facts.instances[i]
-   local tokens = tonumber(inst.context_tokens) + request.input_tokens
-   local room = tonumber(inst.vram_tokens)
+   local tokens = inst.context_tokens + request.input_tokens
+   local room = inst.vram_tokens
    local turns = room > 0 and tokens > room and tokens / room or 1
    return cluster:decode_s(inst.running + inst.coming + 1, tokens) * turns
 end

@@ -120,13 +120,11 @@ static void coupled_keep(struct mc_sim *s, struct sim_inst *x,
 			 struct sim_req *r)
 {
 	const struct mc_instance *f = &s->facts[x->id];
-	uint64_t used = f->running_tokens + x->held_tokens;
-	uint64_t vram = s->o.vram_tokens;
+	double room = s->o.vram_tokens - f->running_tokens - x->held_tokens;
 
 	tiers_store(s, x, r, 0, r->n_blocks);
-	if (vram)
-		tiers_fit(s, x, (vram > used ? vram - used : 0) /
-			  s->o.block_tokens);
+	if (s->o.vram_tokens)
+		tiers_fit(s, x, room > 0 ? room / s->o.block_tokens : 0);
 }
 
 static void coupled_done(struct mc_sim *s, struct sim_inst *x,

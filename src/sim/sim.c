@@ -427,6 +427,8 @@ static int open_cluster(struct mc_sim *s)
 	v->n = s->o.prefill + s->o.decode + s->o.coupled;
 	v->prefill_n = s->o.prefill + s->o.coupled;
 	v->decode_first = s->o.prefill;
+	v->prefill_nodes = s->o.coupled ? 1 : s->o.prefill_nodes;
+	v->chunk_tokens = s->o.chunk_tokens;
 	v->cost = s->o.cost;
 	v->ttft_slo_s = s->o.ttft_slo_s;
 	v->tbt_slo_s = s->o.tbt_slo_s;
