@@ -5,20 +5,13 @@
 -- A batch repeats the same places unless a point is random: then each takes others,
 -- until the span (or 65,536 blocks of it) has been through.
 
-local ffi = require "ffi"
 local desk = require "mooncake.desk"
 local fs = require "mooncake.fs"
 local measure = require "mooncake.measure"
 local mooncake = require "mooncake"
 local proc = require "mooncake.proc"
 
-ffi.cdef [[
-int mcl_prctl(int option, unsigned long arg, ...) __asm__("prctl");
-]]
-
 local bench = {}
-
-local PR_SET_PDEATHSIG = 1
 
 local Session = {}
 Session.__index = Session
@@ -43,11 +36,6 @@ local function spawn_target(spec)
    p:kill "KILL"
    p:wait()
    return nil, "the target did not start"
-end
-
--- For a target that was started by a benchmark, however that one ends.
-function bench.die_with_parent()
-   ffi.C.mcl_prctl(PR_SET_PDEATHSIG, proc.signals.KILL)
 end
 
 local function near_memory(self, spec)

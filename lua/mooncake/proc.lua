@@ -24,6 +24,7 @@ int mcl_kill(int pid, int sig) __asm__("kill");
 int mcl_getpid(void) __asm__("getpid");
 int mcl_waitpid(int pid, int *status, int flags) __asm__("waitpid");
 long mcl_syscall(long nr, ...) __asm__("syscall");
+int mcl_prctl(int option, unsigned long arg, ...) __asm__("prctl");
 char *mcl_strerror(int err) __asm__("strerror");
 long mcl_readlink(const char *path, char *buf, size_t n) __asm__("readlink");
 int mcl_sched_getaffinity(int pid, size_t n, void *set) __asm__("sched_getaffinity");
@@ -58,6 +59,7 @@ local POLLIN = 1
 local WNOHANG = 1
 local SPAWN_PGROUP, SPAWN_SIGDEF, SPAWN_SIGMASK = 2, 4, 8
 local SYS_PIDFD_OPEN = 434
+local PR_SET_PDEATHSIG = 1
 local SIGNALS = { HUP = 1, INT = 2, QUIT = 3, ABRT = 6, KILL = 9, USR1 = 10, SEGV = 11,
                   USR2 = 12, PIPE = 13, ALRM = 14, TERM = 15, CHLD = 17, CONT = 18,
                   STOP = 19 }
@@ -105,6 +107,11 @@ end
 
 function proc.pid()
    return C.mcl_getpid()
+end
+
+-- For a process that works for the one that started it: end with it, however it ends.
+function proc.die_with_parent()
+   C.mcl_prctl(PR_SET_PDEATHSIG, SIGNALS.KILL)
 end
 
 -- CPUs this process may use.

@@ -90,8 +90,10 @@ local function argv_of(opt, args, specs, sweepable, axes, point)
    return argv
 end
 
+-- In a group of its own: of a terminal's Ctrl-C we hear, and pass it on once.
 local function start(argv)
    argv.stdout, argv.stderr, argv.stdin = "pipe", "pipe", "null"
+   argv.group, argv.env = true, { MOONCAKE_SIM_CHILD = 1 }
    return proc.spawn(argv)
 end
 

@@ -19,7 +19,7 @@ end
 -- ---- the target ------------------------------------------------------------
 
 local function target(opt)
-   if os.getenv "MOONCAKE_BENCH_CHILD" then bench.die_with_parent() end
+   if os.getenv "MOONCAKE_BENCH_CHILD" then proc.die_with_parent() end
    local stopped, fd = proc.on_sigint()
    local n = util.check(node.open {
       engine = { listen = opt.listen, advertise = opt.advertise,

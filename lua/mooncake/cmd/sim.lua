@@ -266,6 +266,7 @@ local function list_policies()
 end
 
 local function run(opt, args)
+   if os.getenv "MOONCAKE_SIM_CHILD" then proc.die_with_parent() end
    if opt.list_policies then return list_policies() end
    if opt.list_models then
       print(require("mooncake.costs").table())
