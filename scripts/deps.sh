@@ -16,7 +16,8 @@ pkg-config: finds the libraries
 libluajit-5.1-dev: the script language in the command
 libjson-c-dev: JSON of segments and registries
 libevent-dev: the embedded registry server
-libcurl4-openssl-dev: the registry client
+libcurl4-openssl-dev: registry clients
+libhiredis-dev: the registry client for redis
 libnuma-dev: memory on a NUMA node
 libssl-dev: the cluster key, TLS
 libedit-dev: line editing in the REPL
@@ -26,6 +27,8 @@ test_list='
 clang: second compiler, fuzz targets
 g++: compiles the header as C++
 libcmocka-dev: the C unit tests
+etcd-server: registry tests run against it
+redis-server: registry tests run against it
 iproute2: network namespaces for link tests
 iperf3: what tcp is measured against
 openssl: certificates for TLS tests

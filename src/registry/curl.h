@@ -5,6 +5,8 @@
 #ifndef MC_REGISTRY_CURL_H
 #define MC_REGISTRY_CURL_H
 
+#include "url.h"
+
 #include <curl/curl.h>
 #include <stdbool.h>
 
@@ -12,7 +14,10 @@
 	X(global_init) X(free) X(url) X(url_cleanup) X(url_get) X(url_set) \
 	X(easy_init) X(easy_cleanup) X(easy_reset) X(easy_setopt) \
 	X(easy_getinfo) X(easy_perform) X(easy_strerror) \
-	X(slist_append) X(slist_free_all)
+	X(easy_send) X(easy_recv) \
+	X(multi_init) X(multi_cleanup) X(multi_add_handle) \
+	X(multi_remove_handle) X(multi_perform) X(multi_poll) \
+	X(multi_info_read) X(slist_append) X(slist_free_all)
 
 #define MC_CURL_FIELD(name) __typeof__(curl_##name) *name;
 
@@ -24,5 +29,14 @@ struct mc_curl {
  * with the reason. */
 extern struct mc_curl mc_curl;
 int mc_curl_load(void);
+
+/* Options that all our handles have; @why gets what went wrong. */
+void mc_curl_prepare(CURL *q, char why[CURL_ERROR_SIZE]);
+
+/* The PEM files of a URL; "": none. */
+void mc_curl_tls(CURL *q, const struct mc_registry_url *u);
+
+/* What it means, as -errno, that a transfer ended without an answer. */
+int mc_curl_errno(CURL *q, CURLcode code);
 
 #endif

@@ -240,46 +240,16 @@ static int http_add_header(struct http *h, struct http_call *c,
 	return 0;
 }
 
-/* What a transfer that did not get as far as a status means. */
-static int http_errno(CURLcode code, long os_errno)
-{
-	switch (code) {
-	case CURLE_COULDNT_RESOLVE_HOST:
-		return -EHOSTUNREACH;
-	case CURLE_COULDNT_CONNECT:
-		return os_errno ? -os_errno : -ECONNREFUSED;
-	case CURLE_OPERATION_TIMEDOUT:
-		return -ETIMEDOUT;
-	case CURLE_GOT_NOTHING:
-	case CURLE_RECV_ERROR:
-	case CURLE_SEND_ERROR:
-	case CURLE_PARTIAL_FILE:
-		return -ECONNRESET;
-	case CURLE_PEER_FAILED_VERIFICATION:
-	case CURLE_SSL_CERTPROBLEM:
-		return -EACCES;
-	case CURLE_URL_MALFORMAT:
-		return -EINVAL;
-	case CURLE_OUT_OF_MEMORY:
-		return -ENOMEM;
-	default:
-		return -EPROTO;
-	}
-}
-
 static int http_failed(struct http *h, struct http_call *c, CURLcode code)
 {
-	long os_errno = 0;
-
 	if (code == CURLE_WRITE_ERROR && c->too_long)
 		return mc_err(-EFBIG, "registry %s: %s '%.80s': the answer is "
 			      "longer than %d bytes", h->shown, c->what, c->key,
 			      HTTP_ANSWER_MAX);
 	if (code == CURLE_WRITE_ERROR)
 		return http_out_of_memory(h, c);
-	mc_curl.easy_getinfo(h->curl, CURLINFO_OS_ERRNO, &os_errno);
-	return mc_err(http_errno(code, os_errno), "registry %s: %s '%.80s': %s",
-		      h->shown, c->what, c->key,
+	return mc_err(mc_curl_errno(h->curl, code),
+		      "registry %s: %s '%.80s': %s", h->shown, c->what, c->key,
 		      c->why[0] ? c->why : mc_curl.easy_strerror(code));
 }
 
@@ -360,6 +330,7 @@ static void http_set_options(struct http *h, struct http_call *c)
 {
 	CURL *q = h->curl;
 
+	mc_curl_prepare(q, c->why);
 	mc_curl.easy_setopt(q, CURLOPT_CUSTOMREQUEST, c->method);
 	if (c->body) {
 		mc_curl.easy_setopt(q, CURLOPT_POSTFIELDSIZE_LARGE,
@@ -373,12 +344,6 @@ static void http_set_options(struct http *h, struct http_call *c)
 	mc_curl.easy_setopt(q, CURLOPT_WRITEDATA, c);
 	mc_curl.easy_setopt(q, CURLOPT_HEADERFUNCTION, http_on_header);
 	mc_curl.easy_setopt(q, CURLOPT_HEADERDATA, c);
-	mc_curl.easy_setopt(q, CURLOPT_ERRORBUFFER, c->why);
-	mc_curl.easy_setopt(q, CURLOPT_USERAGENT, "mooncake");
-	/* No signals in other people's processes, and no proxy from the
-	 * environment between the nodes of a cluster. */
-	mc_curl.easy_setopt(q, CURLOPT_NOSIGNAL, 1L);
-	mc_curl.easy_setopt(q, CURLOPT_NOPROXY, "*");
 	mc_curl.easy_setopt(q, CURLOPT_CONNECTTIMEOUT_MS,
 			 (long)h->times->connect_ms);
 	mc_curl.easy_setopt(q, CURLOPT_TIMEOUT_MS,

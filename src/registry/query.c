@@ -62,15 +62,15 @@ static int query_hex(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Undo the encoding of [s, end). */
-static ssize_t query_decode(const char *s, const char *end, char *out,
-			    size_t size)
+/* Undo the encoding of [s, end); @space is what a '+' stands for. */
+static ssize_t query_decode(const char *s, const char *end, char space,
+			    char *out, size_t size)
 {
 	size_t n = 0;
 	int hi, lo;
 
 	for (; s < end; s++) {
-		char c = *s == '+' ? ' ' : *s;
+		char c = *s == '+' ? space : *s;
 
 		if (*s == '%') {
 			if (end - s < 3)
@@ -99,10 +99,16 @@ ssize_t mc_query_get(const char *query, const char *name, char *out,
 		const char *end = query + strcspn(query, "&");
 
 		if (!strncmp(query, name, len) && query[len] == '=')
-			return query_decode(query + len + 1, end, out, size);
+			return query_decode(query + len + 1, end, ' ', out,
+					    size);
 		query = *end ? end + 1 : end;
 	}
 	return -ENOENT;
+}
+
+ssize_t mc_percent_decode(const char *text, size_t len, char *out, size_t size)
+{
+	return query_decode(text, text + len, '+', out, size);
 }
 
 ssize_t mc_query_escape(const char *text, size_t len, char *out, size_t size)

@@ -30,6 +30,10 @@ int mc_key_check(const char *key, size_t len);
 ssize_t mc_query_get(const char *query, const char *name, char *out,
 		     size_t size);
 
+/* Undo the percent encoding of @len bytes, in which '+' is itself; results as
+ * above. */
+ssize_t mc_percent_decode(const char *text, size_t len, char *out, size_t size);
+
 /* Percent-encode what is not a letter, a digit or one of "-._~". Returns the
  * length; -E2BIG if @size is too small (3 * len + 1 always does). */
 ssize_t mc_query_escape(const char *text, size_t len, char *out, size_t size);

@@ -27,6 +27,8 @@ struct mc_registry {
 
 static const struct mc_registry_backend *const registry_backends[] = {
 	&mc_registry_http,
+	&mc_registry_etcd,
+	&mc_registry_redis,
 };
 
 int mc_registry_text_add(struct mc_registry_text *t, const void *data,
@@ -71,15 +73,17 @@ static int registry_backend(const char *url,
 	if (!url || !strcmp(url, "peer"))
 		return mc_err(-EINVAL, "registry 'peer' keeps no records: "
 			      "segments are asked from their engines; name a "
-			      "server as http://host:port/path");
+			      "server, as http://host:port/path");
 	if (!rest || rest == url)
-		return mc_err(-EINVAL, "registry '%.80s': expected peer or "
-			      "http://host:port/path", url);
+		return mc_err(-EINVAL, "registry '%.80s': expected peer, or a "
+			      "server as http://host:port/path", url);
 	*out = registry_find(url, rest - url);
+	/* There may be a password in the rest of it. */
 	if (!*out)
-		return mc_err(-EINVAL, "registry '%.80s': no backend for "
-			      "%.*s://, there are peer, http:// and https://",
-			      url, (int)mc_min(rest - url, 20), url);
+		return mc_err(-EINVAL, "registry: no backend for %.*s://, "
+			      "there are http://, https://, etcd://, etcds://, "
+			      "redis:// and rediss://",
+			      (int)mc_min(rest - url, 20), url);
 	return 0;
 }
 

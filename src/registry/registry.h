@@ -70,6 +70,8 @@ struct mc_registry_backend {
 };
 
 extern const struct mc_registry_backend mc_registry_http;
+extern const struct mc_registry_backend mc_registry_etcd;
+extern const struct mc_registry_backend mc_registry_redis;
 
 /* Deadlines other than 3 s in all and 1.5 s to connect; 0 leaves one alone. */
 void mc_registry_set_times(struct mc_registry *r, int total_ms,
