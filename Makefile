@@ -118,6 +118,9 @@ test:	## the tests once, in VARIANT
 bench: all tests	## measure against plain sockets, memcpy and others
 	@scripts/deps.sh bench
 	$(B)/mooncake run tests/bench/bench.lua
+bench-peers: all	## measure simulator and index against those of others
+	@scripts/deps.sh peers
+	$(B)/mooncake run tests/bench/peers_sim.lua
 soak:	## 10,000 rounds of fault injection
 	@$(MAKE) --no-print-directory $(B)/tests/unit/fault_test
 	MC_FAULT_ROUNDS=$(or $(MC_FAULT_ROUNDS),10000) $(B)/tests/unit/fault_test
@@ -133,9 +136,9 @@ flags:
 clean:	## remove what was built
 	rm -rf build build-debug build-asan build-tsan build-fuzz dist
 help:	## this list
-	@sed -n 's/^\([a-z]*\):.*	## /  \1	/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*	## /  \1	/p' Makefile | expand -t 12
 
-.PHONY: all lib dist tests replay install demo check test bench soak fuzz flags clean help
+.PHONY: all lib dist tests replay install demo check test bench bench-peers soak fuzz flags clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # deps.sh - install the Debian and Ubuntu packages that are missing.
 #
-#   deps.sh [build|test|bench]
+#   deps.sh [build|test|bench|peers]
 #
 # Says what and why before it does; with nothing missing it is silent and
 # quick. As root, or by sudo.
@@ -36,12 +36,16 @@ curl: talks to the registry from outside
 procps: looks at processes in tests'
 bench_list='
 iperf3: what tcp is measured against'
+peers_list='
+python3: runs what others have written
+python3-venv: installs it, apart from the system'
 
 case $level in
 build) list=$build_list ;;
 test) list=$build_list$test_list ;;
 bench) list=$build_list$bench_list ;;
-*) echo "usage: deps.sh [build|test|bench]" >&2; exit 2 ;;
+peers) list=$build_list$peers_list ;;
+*) echo "usage: deps.sh [build|test|bench|peers]" >&2; exit 2 ;;
 esac
 
 installed() {

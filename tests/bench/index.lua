@@ -1,6 +1,7 @@
 -- index.lua - how fast and how large the block index is, from Lua through FFI.
 --
---   mooncake run tests/bench/index.lua [--json] [--rounds N] [--blocks N] [--only PATTERN]
+--   mooncake run tests/bench/index.lua [--json] [--rounds N] [--blocks N]
+--                                      [--only PATTERN]
 --
 -- Chains of blocks with random ids, one prompt each, on one instance each, are added to
 -- an empty index, matched in random order, and taken out again. Then the two worst
@@ -38,7 +39,8 @@ end
 
 local function index_of(instances)
    local out = ffi.new "struct mc_index *[1]"
-   if C.mc_index_open(out, instances) < 0 then util.fail("%s", ffi.string(C.mc_errmsg())) end
+   local r = C.mc_index_open(out, instances)
+   if r < 0 then util.fail("%s", ffi.string(C.mc_errmsg())) end
    return ffi.gc(out[0], C.mc_index_close)
 end
 
