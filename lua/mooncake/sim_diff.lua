@@ -95,7 +95,7 @@ end
 -- ---- text ------------------------------------------------------------------
 
 local function number(x)
-   if x % 1 == 0 and math.abs(x) < 1e9 then return ("%d"):format(x) end
+   if x % 1 == 0 and math.abs(x) < 1e7 then return ("%d"):format(x) end
    return ("%.4g"):format(x)
 end
 

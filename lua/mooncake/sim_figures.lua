@@ -123,12 +123,11 @@ local function since(self, sim)
    C.mc_sim_totals(sim, now)
    if not self.warm then C.mc_sim_totals(sim, self.before) end
    for _, k in ipairs { "blocks", "blocks_hit", "ssd_tokens", "preemptions", "iterations",
-                        "prefill_gpu_s", "decode_gpu_s", "bytes_asked", "bytes_sent",
-                        "stored", "evicted" } do
+                        "prefill_gpu_s", "decode_gpu_s", "bytes_sent", "stored",
+                        "evicted" } do
       t[k] = tonumber(now[k] - self.before[k])
    end
-   t.in_flight, t.now_s = tonumber(now.in_flight), now.now_s
-   t.cached_blocks = tonumber(now.cached_blocks)
+   t.in_flight, t.cached_blocks = tonumber(now.in_flight), tonumber(now.cached_blocks)
    return t
 end
 
