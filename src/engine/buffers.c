@@ -320,10 +320,11 @@ int buffers_describe(struct mc_engine *e, uint64_t since, void **out,
 	struct buffers *t = &e->buffers;
 	struct describe_head *head;
 	struct mc_buffer_info *add;
-	uint64_t first = t->n_gone > ENGINE_GONE ? t->n_gone - ENGINE_GONE : 0;
+	uint64_t first;
 	uint32_t *del;
 
 	pthread_rwlock_rdlock(&t->lock);
+	first = t->n_gone > ENGINE_GONE ? t->n_gone - ENGINE_GONE : 0;
 	/* Removals too old to be remembered: tell all. */
 	if (since > t->version ||
 	    (first && since < t->gone[first % ENGINE_GONE].version))
