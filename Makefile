@@ -136,7 +136,7 @@ flags:
 clean:	## remove what was built
 	rm -rf build build-debug build-asan build-tsan build-fuzz dist
 help:	## this list
-	@sed -n 's/^\([a-z-]*\):.*	## /  \1	/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*	## /  \1	/p' Makefile | expand -t 15
 
 .PHONY: all lib dist tests replay install demo check test bench bench-peers soak fuzz flags clean help
 .SECONDARY:
