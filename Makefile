@@ -118,6 +118,9 @@ test:	## the tests once, in VARIANT
 bench: all tests	## measure against plain sockets, memcpy and others
 	@scripts/deps.sh bench
 	$(B)/mooncake run tests/bench/bench.lua
+	$(B)/mooncake run tests/bench/sim.lua
+	$(B)/mooncake run tests/bench/policies.lua
+	$(B)/mooncake run tests/bench/index.lua
 bench-peers: all	## measure simulator and index against those of others
 	@scripts/deps.sh peers
 	$(B)/mooncake run tests/bench/peers_sim.lua
