@@ -117,10 +117,8 @@ test:	## the tests once, in VARIANT
 	@scripts/test.sh $(VARIANT)
 bench: all tests	## measure against plain sockets, memcpy and others
 	@scripts/deps.sh bench
-	$(B)/mooncake run tests/bench/bench.lua
-	$(B)/mooncake run tests/bench/sim.lua
-	$(B)/mooncake run tests/bench/policies.lua
-	$(B)/mooncake run tests/bench/index.lua
+	@bad=0; for b in bench sim policies index; do \
+		$(B)/mooncake run tests/bench/$$b.lua || bad=1; done; exit $$bad
 bench-peers: all	## measure simulator and index against those of others
 	@scripts/deps.sh peers
 	$(B)/mooncake run tests/bench/peers_sim.lua
