@@ -8,6 +8,7 @@
 local bench = require "mooncake.bench"
 local ffi = require "ffi"
 local json = require "mooncake.json"
+local kit = require "mooncake.benchkit"
 local measure = require "mooncake.measure"
 local proc = require "mooncake.proc"
 local util = require "mooncake.util"
@@ -16,63 +17,9 @@ local KIB, MIB = 2 ^ 10, 2 ^ 20
 local SPAN = 2 ^ 30
 local SPIN_US = 200
 
-local opt = { rounds = 5, ms = 1000 }
-do
-   local i = 1
-   while i <= #arg do
-      local name = arg[i]:match "^%-%-(%a+)$"
-      if name == "json" then
-         opt.json = true
-      elseif name == "rounds" or name == "ms" then
-         i = i + 1
-         opt[name] = tonumber(arg[i]) or util.fail("--%s takes a number", name)
-      elseif name == "only" then
-         i = i + 1
-         opt.only = arg[i]
-      else
-         util.fail("unknown option '%s'", arg[i])
-      end
-      i = i + 1
-   end
-end
+local opt = kit.options(arg, { rounds = 5, ms = 1000, only = "", json = false })
 
 local missed = 0
-
--- ---- the machine --------------------------------------------------------
-
-local function first_line(path, pattern)
-   local f = io.open(path)
-   if not f then return nil end
-   local found
-   for line in f:lines() do
-      found = line:match(pattern)
-      if found then break end
-   end
-   f:close()
-   return found
-end
-
-local function machine()
-   local ram = tonumber(first_line("/proc/meminfo", "^MemTotal:%s*(%d+)") or 0)
-   return {
-      cpu = first_line("/proc/cpuinfo", "^model name%s*:%s*(.+)") or "unknown CPU",
-      cpus = proc.cpu_count(), memory = ram * KIB,
-      kernel = first_line("/proc/sys/kernel/osrelease", "(.+)"),
-      load = tonumber(first_line("/proc/loadavg", "^(%S+)")),
-   }
-end
-
-local function print_machine(m)
-   if opt.json then
-      print(json.encode { machine = m })
-      return
-   end
-   print(("%s, %d CPUs, %s, Linux %s, load %.2f"):format(m.cpu, m.cpus,
-         util.bytes(m.memory), m.kernel, m.load))
-   print(("medians of %d alternating runs of %d ms; blocks scattered over 1 GiB"):format(
-      opt.rounds, opt.ms))
-   print ""
-end
 
 -- ---- rows ---------------------------------------------------------------
 
@@ -121,7 +68,7 @@ local function row(r)
         ratio and ("%.2f"):format(ratio), bar, ok and "ok" or "MISSED")
 end
 
-local function wanted(what) return not opt.only or what:find(opt.only) end
+local function wanted(what) return what:find(opt.only) end
 
 local function skipped(what, why)
    if opt.json then
@@ -410,7 +357,8 @@ local function figures()
    growth()
 end
 
-print_machine(machine())
+kit.print_machine(opt.json,
+   "medians of %d alternating runs of %d ms; blocks scattered over 1 GiB", opt.rounds, opt.ms)
 if not opt.json then line("path", "ours", "against", "theirs", "ratio", "bar", "") end
 tcp_rows()
 shm_rows()

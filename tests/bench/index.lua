@@ -8,32 +8,13 @@
 -- cases of a match for 1,024 instances. Medians of 5 rounds, each in a new index. Rates
 -- are of blocks; what is matched is checked. The exit status is 1 if a bar is missed.
 
-local bench = require "mooncake.bench"
 local C = require "mooncake.ffi"
 local ffi = require "ffi"
-local json = require "mooncake.json"
-local proc = require "mooncake.proc"
+local kit = require "mooncake.benchkit"
 local util = require "mooncake.util"
 
-local opt = { rounds = 5, blocks = 1e7 }
-do
-   local i = 1
-   while i <= #arg do
-      local name = arg[i]:match "^%-%-(%a+)$"
-      if name == "json" then
-         opt.json = true
-      elseif name == "rounds" or name == "blocks" then
-         i = i + 1
-         opt[name] = tonumber(arg[i]) or util.fail("--%s takes a number", name)
-      elseif name == "only" then
-         i = i + 1
-         opt.only = arg[i]
-      else
-         util.fail("unknown option '%s'", arg[i])
-      end
-      i = i + 1
-   end
-end
+local opt = kit.options(arg, { rounds = 5, blocks = 1e7, only = "", json = false })
+local figures = kit.figures(opt.json)
 
 -- ---- indexes ---------------------------------------------------------------
 
@@ -135,33 +116,15 @@ end
 
 -- ---- output ----------------------------------------------------------------
 
-local rows, missed = {}, 0
-
-local function shown(unit, n)
-   return unit == "M/s" and ("%.2f M/s"):format(n / 1e6) or
-          unit == "us" and ("%.2f us"):format(n) or
-          unit == "ms" and ("%.1f ms"):format(n) or ("%.1f %s"):format(n, unit)
-end
-
--- list: of the rounds; least or most: the bar.
 local function row(what, unit, list, bar)
-   local value, ok = bench.median(list), nil
-   if bar then
-      ok = value >= (bar.least or 0) and value <= (bar.most or math.huge)
-      if not ok then missed = missed + 1 end
-   end
-   if opt.json then
-      print(json.encode { what = what, unit = unit, value = value, all = list,
-                          least = bar and bar.least, most = bar and bar.most, ok = ok })
-      return
-   end
-   rows[#rows + 1] = {
-      what, shown(unit, value), bar and bar.least and ">= " .. shown(unit, bar.least) or
-      bar and "<= " .. shown(unit, bar.most) or "", ok and "ok" or bar and "MISSED" or "",
-   }
+   figures:add(what, list, function(n)
+      return unit == "M/s" and ("%.2f M/s"):format(n / 1e6) or
+             unit == "us" and ("%.2f us"):format(n) or
+             unit == "ms" and ("%.1f ms"):format(n) or ("%.1f %s"):format(n, unit)
+   end, bar)
 end
 
-local function wanted(what) return not opt.only or what:find(opt.only) end
+local function wanted(what) return what:find(opt.only) end
 
 local function lives(ids, blocks, length, instances, bars)
    local what = ("%g M blocks, chains of %d, %d instances"):format(blocks / 1e6, length,
@@ -191,29 +154,7 @@ local function crowd(ids, what, ...)
    row(what, "us", all, { most = 15 })
 end
 
-local function first_line(path, pattern)
-   for line in io.lines(path) do
-      local found = line:match(pattern)
-      if found then return found end
-   end
-end
-
-local function print_machine()
-   local m = {
-      cpu = first_line("/proc/cpuinfo", "^model name%s*:%s*(.+)") or "unknown CPU",
-      cpus = proc.cpu_count(),
-      kernel = first_line("/proc/sys/kernel/osrelease", "(.+)"),
-      load = tonumber(first_line("/proc/loadavg", "^(%S+)")),
-   }
-   if opt.json then
-      print(json.encode { machine = m })
-      return
-   end
-   print(("%s, %d CPUs, Linux %s, load %.2f; one core, medians of %d rounds\n"):format(
-      m.cpu, m.cpus, m.kernel, m.load, opt.rounds))
-end
-
-print_machine()
+kit.print_machine(opt.json, "one core, medians of %d rounds", opt.rounds)
 local ids = random_ids(opt.blocks)
 local bars = { match = { least = 5e6 }, bytes = { most = 40 } }
 lives(ids, opt.blocks, 50, 64, bars)
@@ -222,8 +163,4 @@ lives(ids, math.min(opt.blocks, 1e6), 50, 64, bars)
 crowd(ids, "match of 128 blocks, 10 of them on all of 1,024", 1024, 10, 128)
 crowd(ids, "match of 128 blocks, all of them on 100 of 1,024", 100, 128, 128)
 crowd(ids, "match of 128 blocks, all of them on all of 1,024", 1024, 128, 128)
-if not opt.json then
-   util.print_table({ "what", "", "bar", "" }, rows, "lrrl")
-   print(missed == 0 and "\nevery bar is met" or ("\n%d bars are missed"):format(missed))
-end
-return missed == 0 and 0 or 1
+return figures:finish()

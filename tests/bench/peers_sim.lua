@@ -12,6 +12,7 @@
 
 local bench = require "mooncake.bench"
 local json = require "mooncake.json"
+local kit = require "mooncake.benchkit"
 local proc = require "mooncake.proc"
 local util = require "mooncake.util"
 
@@ -21,32 +22,12 @@ local PYTHON = VENV .. "/bin/python"
 local PREFILL, DECODE, BLOCK_TOKENS = 8, 8, 512
 local BLOCKS, CHAIN, WORKERS = 1e6, 50, 64
 
-local opt = { rounds = 3, trace = "../shared/traces/conversation_trace.jsonl" }
-do
-   local i = 1
-   while i <= #arg do
-      local name = arg[i]:match "^%-%-(%a+)$"
-      if name == "json" then
-         opt.json = true
-      elseif name == "rounds" or name == "trace" then
-         i = i + 1
-         opt[name] = arg[i] or util.fail("--%s takes a value", name)
-      else
-         util.fail("unknown option '%s'", arg[i])
-      end
-      i = i + 1
-   end
-end
+local opt = kit.options(arg, { rounds = 3, json = false,
+   trace = "../shared/traces/conversation_trace.jsonl" })
 
 local function skip(what, why)
    print(opt.json and json.encode { what = what, skipped = why } or
          ("%s: skipped: %s"):format(what, why))
-end
-
-local function exists(path)
-   local f = io.open(path)
-   if f then f:close() end
-   return f ~= nil
 end
 
 -- ---- theirs ----------------------------------------------------------------
@@ -64,7 +45,7 @@ end
 
 local function installed()
    local code = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"
-   local text = exists(PYTHON) and output { PYTHON, "-c", code, PACKAGE }
+   local text = kit.exists(PYTHON) and output { PYTHON, "-c", code, PACKAGE }
    return text and text:match "%S+" == VERSION
 end
 
@@ -130,7 +111,7 @@ end
 local function compare_replays()
    local file = opt.trace:match "[^/]*$"
    local what = ("replay of %s, %dP+%dD"):format(file, PREFILL, DECODE)
-   if not exists(opt.trace) then return skip(what, "no " .. opt.trace) end
+   if not kit.exists(opt.trace) then return skip(what, "no " .. opt.trace) end
    local ours, other = {}, {}
    for i = 1, opt.rounds do
       local a = simulate()
