@@ -626,12 +626,9 @@ void slice_end(struct slice *s, int err, const char *why)
 	}
 	if (err)
 		err = slice_final_err(s, err, why, text);
-	if (!err) {
+	else
 		count(s->s.op == MC_READ ? &b->e->stats.bytes_read :
 		      &b->e->stats.bytes_written, s->s.len);
-		__atomic_store_n(&s->peer->moved_ns, mc_clock_ns(),
-				 __ATOMIC_RELAXED);
-	}
 	pthread_mutex_lock(&b->lock);
 	slice_account(s, err);
 	if (err && !b->err) {

@@ -203,7 +203,7 @@ int mc_transfer(struct mc_engine *e, const struct mc_req *reqs, int n,
 		return r;
 	if (n < 0)
 		return mc_err(-EINVAL, "%d requests", n);
-	if (plain)
+	if (plain && __atomic_load_n(&e->copy_paths, __ATOMIC_RELAXED))
 		done = copy_requests(e, reqs, n, &bytes);
 	if (done < 0) {
 		if (out)

@@ -59,7 +59,7 @@ static const char *drive_stalled(struct epath *ep, uint64_t now)
 
 	if (!oldest)
 		return NULL;
-	if (now - ep->seen_ns > stall)
+	if (now > ep->seen_ns + stall)
 		return "nothing moved: the peer is frozen or unreachable";
 	while (oldest->next)
 		oldest = oldest->next;
@@ -134,6 +134,19 @@ void drive_end_slice(struct slice *s)
 	slice_end(s, s->s.err, s->why);
 }
 
+/* Whoever has the lock is driving the path, but for one that posts: then who
+ * leads comes next, as looking again at once would find the same. The lock may
+ * be held for long while a path is given up, so not for ever. */
+static bool drive_lock(struct epath *ep, bool leads)
+{
+	if (!pthread_mutex_trylock(&ep->p->lock))
+		return true;
+	if (!leads || __atomic_load_n(&ep->p->err, __ATOMIC_ACQUIRE))
+		return false;
+	return mc_clock_lock(&ep->p->lock, mc_clock_ns() +
+			     ENGINE_TICK_MS * (uint64_t)MC_MS);
+}
+
 bool drive_path(struct epath *ep, short *events)
 {
 	struct mc_slice *out[DRIVE_SLICES];
@@ -143,11 +156,11 @@ bool drive_path(struct epath *ep, short *events)
 	uint64_t now;
 	int n, err;
 
-	/* Whoever has the lock is driving it. */
-	if (pthread_mutex_trylock(&ep->p->lock))
+	if (!drive_lock(ep, events))
 		return false;
 	n = ep->gone ? 0 : ep->rail->t->poll(ep->p, out, DRIVE_SLICES);
-	now = mc_clock_ns();
+	/* What is looked at over and over is not to cost two looks. */
+	now = n ? mc_clock_ns() : mc_clock_tick_ns();
 	for (int i = 0; i < n; i++) {
 		struct slice *s = mc_container_of(out[i], struct slice, s);
 

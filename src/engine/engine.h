@@ -395,6 +395,7 @@ struct mc_engine {
 	struct waiter *waiters;		/* pool */
 	bool ticking;
 	int waiting;			/* threads; atomic */
+	uint64_t copy_paths;		/* how many there are; atomic */
 	struct mc_spin spin;		/* of threads that wait */
 	int fd;
 	bool signaled;

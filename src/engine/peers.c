@@ -159,15 +159,7 @@ static void link_spoke(struct peer *p, struct link *l, struct wire_call *c)
 
 static int link_lock(struct peer *p, struct link *l, uint64_t deadline_ns)
 {
-	uint64_t now = mc_clock_ns(), ns;
-	struct timespec t;
-
-	/* Mutexes are timed by the clock on the wall. */
-	clock_gettime(CLOCK_REALTIME, &t);
-	ns = t.tv_nsec + (deadline_ns > now ? deadline_ns - now : 0);
-	t.tv_sec += ns / 1000000000u;
-	t.tv_nsec = ns % 1000000000u;
-	if (pthread_mutex_timedlock(&l->lock, &t))
+	if (!mc_clock_lock(&l->lock, deadline_ns))
 		return mc_err(-ETIMEDOUT, "%s: earlier questions are still "
 			      "unanswered", p->at.name);
 	return 0;

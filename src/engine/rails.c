@@ -95,6 +95,8 @@ void path_put(struct epath *ep)
 		return;
 	ep->rail->t->disconnect(ep->p);
 	count(&p->e->stats.connections, -1);
+	if (rail_copies(ep->rail))
+		count(&p->e->copy_paths, -1);
 	free(ep);
 }
 
@@ -264,6 +266,8 @@ static int path_connect(struct rail *r, uint64_t deadline_ns)
 	}
 	count(&p->e->stats.connections, 1);
 	count(&r->connects, 1);
+	if (rail_copies(r))
+		count(&p->e->copy_paths, 1);
 	pthread_mutex_lock(&p->lock);
 	/* A path holds for the epoch it was made for; and its worker may have
 	 * seen the peer hang up by now. */

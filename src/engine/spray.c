@@ -126,13 +126,15 @@ static int spray_copy_now(struct slice *s)
 {
 	struct epath *ep = s->on;
 	struct rail *r = ep->rail;
-	uint64_t start = mc_clock_ns(), ns;
+	uint64_t start = mc_clock_ns(), now;
 	int err = r->t->copy(ep->p, s->s.op, s->s.pieces, s->s.n);
 
-	ns = mc_clock_ns() - start;
-	if (!err)
-		rail_sample(r, s->s.op, s->s.len, ns);
-	return err;
+	if (err)
+		return err;
+	now = mc_clock_ns();
+	rail_sample(r, s->s.op, s->s.len, now - start);
+	__atomic_store_n(&s->peer->moved_ns, now, __ATOMIC_RELAXED);
+	return 0;
 }
 
 /* What a failed copy means for the rail: nothing if it was these pieces. */

@@ -236,13 +236,13 @@ static uint64_t wait_spin_ns(struct mc_engine *e, const struct waiter *w)
 	return mc_spin_ns(&e->spin);
 }
 
-/* One look at the paths we lead, then sleep. @first: the slices have just been
- * posted, so that looking before sleeping would find nothing, unless it is what
- * the options ask for. */
-static void wait_round(struct batch *b, struct waiter *w, uint64_t until_ns,
-		       bool first)
+/* One look at the paths we lead, then sleep; returns the time afterwards.
+ * @first: the slices have just been posted, so that looking before sleeping
+ * would find nothing, unless it is what the options ask for. */
+static uint64_t wait_round(struct batch *b, struct waiter *w,
+			   uint64_t until_ns, bool first)
 {
-	uint64_t spin, start = mc_clock_ns();
+	uint64_t spin, now, start = mc_clock_ns();
 	short events[WAIT_PATHS];
 	bool moved;
 
@@ -256,9 +256,11 @@ static void wait_round(struct batch *b, struct waiter *w, uint64_t until_ns,
 	if (!moved && !batch_ended(b) &&
 	    !__atomic_load_n(&b->notify_due, __ATOMIC_ACQUIRE))
 		wait_sleep(b, w, events, until_ns);
+	now = mc_clock_ns();
 	if (w->n_led)
-		mc_spin_took(&b->e->spin, mc_clock_ns() - start, spin);
+		mc_spin_took(&b->e->spin, now - start, spin);
 	drive_pump_all(b, b);
+	return now;
 }
 
 static void wait_work(struct batch *b, struct waiter *w, uint64_t until_ns)
@@ -267,9 +269,8 @@ static void wait_work(struct batch *b, struct waiter *w, uint64_t until_ns)
 	uint64_t now, next = 0;
 
 	while (!batch_ended(b) && !wait_due(b)) {
-		wait_round(b, w, until_ns, first);
+		now = wait_round(b, w, until_ns, first);
 		first = false;
-		now = mc_clock_ns();
 		if (!next)
 			next = now + ENGINE_TICK_MS * (uint64_t)MC_MS;
 		if (now >= next) {

@@ -39,16 +39,12 @@ struct shm_copying {
 
 /* ---- windows -------------------------------------------------------- */
 
-/* At most once per tick of the kernel's coarse clock, which costs next to
- * nothing to read: a peer that was killed says nothing in its control region.
- */
+/* At most once per tick of the kernel: a peer that was killed says nothing in
+ * its control region. */
 static bool shm_alive(struct shm_path *p)
 {
-	struct timespec t;
-	uint64_t now;
+	uint64_t now = mc_clock_tick_ns();
 
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-	now = t.tv_sec * 1000000000ull + t.tv_nsec;
 	if (__atomic_load_n(&p->looked_ns, __ATOMIC_RELAXED) != now) {
 		__atomic_store_n(&p->looked_ns, now, __ATOMIC_RELAXED);
 		if (!mc_cma_alive(p->pidfd))

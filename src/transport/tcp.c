@@ -401,7 +401,7 @@ static int tcp_recv(struct tcp_path *p, struct mc_slice **out)
 /* Bytes that leave the send queue are progress too. */
 static void tcp_look(struct tcp_path *p)
 {
-	uint64_t now = mc_clock_ns();
+	uint64_t now = mc_clock_tick_ns();
 	int queued = 0;
 
 	if (now - p->looked_ns < TCP_LOOK_NS)

@@ -77,9 +77,9 @@ static void wire_compact(struct wire_rx *rx)
 static int wire_look(struct wire_rx *rx, struct mc_stream *s)
 {
 	struct pollfd f = { .fd = s->fd };
-	uint64_t now = mc_clock_ns();
+	uint64_t now = mc_clock_tick_ns();
 
-	if (now - rx->looked_ns < WIRE_LOOK_MS * (uint64_t)MC_MS)
+	if (now < rx->looked_ns + WIRE_LOOK_MS * (uint64_t)MC_MS)
 		return 0;
 	rx->looked_ns = now;
 	return poll(&f, 1, 0) > 0 ? mc_err(-ECONNRESET, "%s: reset", s->peer) :
