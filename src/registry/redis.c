@@ -28,8 +28,6 @@ enum {
 	REDIS_ARGS = 8,
 };
 
-#define REDIS_SIDE "mooncake.version"
-
 struct redis {
 	struct mc_registry_url url;
 	struct mc_redis link;
@@ -42,13 +40,13 @@ struct redis {
 #define REDIS_LOOK \
 	"local function new()\n" \
 	"   local t = redis.call('TIME')\n" \
-	"   local last = tonumber(redis.call('GET', '" REDIS_SIDE "')) or 0\n" \
-	"   local v = math.max(t[1] * 1e6 + t[2], last + 1)\n" \
+	"   local last = redis.call('GET', '" MC_REDIS_SIDE "')\n" \
+	"   local v = math.max(t[1]*1e6 + t[2], (tonumber(last) or 0) + 1)\n" \
 	"   v = string.format('%.0f', v)\n" \
-	"   redis.call('SET', '" REDIS_SIDE "', v)\n" \
+	"   redis.call('SET', '" MC_REDIS_SIDE "', v)\n" \
 	"   return v\n" \
 	"end\n" \
-	"local function side(key) return '" REDIS_SIDE ":' .. key end\n" \
+	"local function side(key) return '" MC_REDIS_SIDE ":' .. key end\n" \
 	/* The side key goes a little later than the record. */ \
 	"local function lease(key, ttl_ms)\n" \
 	"   if ttl_ms > 0 then\n" \
@@ -138,98 +136,7 @@ static int redis_misread(const struct mc_redis *l, const struct mc_redis_op *op)
 	return mc_redis_fail(l, op, -EBADMSG, "the answer is not of redis");
 }
 
-/* A reply that is a number as text. */
-static int redis_number(const redisReply *reply, uint64_t *out)
-{
-	return reply->type == REDIS_REPLY_STRING ?
-	       mc_query_number(reply->str, out) : -EINVAL;
-}
-
 /* ---- names ------------------------------------------------------------- */
-
-bool mc_redis_is_name(const char *key, size_t len)
-{
-	size_t n = strlen(REDIS_SIDE);
-
-	return !mc_key_check(key, len) &&
-	       (len < n || memcmp(key, REDIS_SIDE, n) ||
-		(len > n && key[n] != ':'));
-}
-
-int mc_redis_glob(const char *prefix, char *out, size_t size)
-{
-	size_t n = 0;
-
-	for (; *prefix; prefix++) {
-		if (n + 4 > size)
-			return -E2BIG;
-		if (strchr("*?[]^\\", *prefix))
-			out[n++] = '\\';
-		out[n++] = *prefix;
-	}
-	if (n + 2 > size)
-		return -E2BIG;
-	strcpy(out + n, "*");
-	return 0;
-}
-
-/* Add the names of a SCAN's reply, and go on from its cursor. */
-static int redis_scanned(const redisReply *reply, char cursor[24],
-			 struct mc_registry_text *out)
-{
-	const redisReply *names;
-	int r = 0;
-
-	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
-	    reply->element[0]->type != REDIS_REPLY_STRING ||
-	    reply->element[0]->len >= 24 ||
-	    reply->element[1]->type != REDIS_REPLY_ARRAY)
-		return -EBADMSG;
-	mc_copy_to(cursor, 24, reply->element[0]->str);
-	names = reply->element[1];
-	for (size_t i = 0; i < names->elements && !r; i++) {
-		const redisReply *name = names->element[i];
-
-		if (name->type != REDIS_REPLY_STRING ||
-		    !mc_redis_is_name(name->str, name->len))
-			continue;
-		r = mc_registry_text_add(out, name->str, name->len);
-		if (!r)
-			r = mc_registry_text_add(out, "\n", 1);
-	}
-	return r;
-}
-
-static int redis_by_name(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* Sort the lines of @in, each once, to @out: SCAN may say a name twice. */
-static int redis_sort(struct mc_registry_text *in, struct mc_registry_text *out)
-{
-	char **names, *rest = in->data;
-	size_t n = 0, max = 0;
-	int r = 0;
-
-	for (size_t i = 0; i < in->len; i++)
-		max += in->data[i] == '\n';
-	names = calloc(max + 1, sizeof(*names));
-	if (!names)
-		return -ENOMEM;
-	while (n < max)
-		names[n++] = strsep(&rest, "\n");
-	qsort(names, n, sizeof(*names), redis_by_name);
-	for (size_t i = 0; i < n && !r; i++) {
-		if (i && !strcmp(names[i], names[i - 1]))
-			continue;
-		r = mc_registry_text_add(out, names[i], strlen(names[i]));
-		if (!r)
-			r = mc_registry_text_add(out, "\n", 1);
-	}
-	free(names);
-	return r;
-}
 
 static int redis_scan(struct mc_redis *l, struct mc_redis_op *op,
 		      const char *glob, struct mc_registry_text *out)
@@ -244,7 +151,7 @@ static int redis_scan(struct mc_redis *l, struct mc_redis_op *op,
 		r = mc_redis_ask(l, op, mc_array_len(argv), argv, NULL, &reply);
 		if (r < 0)
 			return r;
-		r = redis_scanned(reply, cursor, out);
+		r = mc_redis_scanned(reply, cursor, out);
 		mc_hiredis.freeReplyObject(reply);
 		if (r == -ENOMEM)
 			return mc_redis_fail(l, op, r, "out of memory");
@@ -263,7 +170,7 @@ int mc_redis_names(struct mc_redis *l, struct mc_redis_op *op,
 
 	if (!r)
 		r = redis_scan(l, op, glob, &found);
-	if (!r && redis_sort(&found, out) < 0)
+	if (!r && mc_redis_sort(&found, out) < 0)
 		r = mc_redis_fail(l, op, -ENOMEM, "out of memory");
 	free(found.data);
 	return r;
@@ -287,7 +194,7 @@ int mc_redis_versions(struct mc_redis *l, struct mc_redis_op *op, int n,
 	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != (size_t)n)
 		r = -EBADMSG;
 	for (int i = 0; i < n && !r; i++)
-		r = redis_number(reply->element[i], &versions[i]);
+		r = mc_redis_number(reply->element[i], &versions[i]);
 	mc_hiredis.freeReplyObject(reply);
 	return r < 0 ? redis_misread(l, op) : 0;
 }
@@ -374,7 +281,7 @@ static int redis_get(void *ctx, const char *key, struct mc_registry_text *out,
 	if (value && value->type == REDIS_REPLY_NIL)
 		r = mc_redis_fail(&d->link, &op, -ENOENT, "no such key");
 	else if (!value || value->type != REDIS_REPLY_STRING ||
-		 redis_number(reply->element[1], version) < 0)
+		 mc_redis_number(reply->element[1], version) < 0)
 		r = redis_misread(&d->link, &op);
 	else if (mc_registry_text_add(out, value->str, value->len) < 0)
 		r = mc_redis_fail(&d->link, &op, -ENOMEM, "out of memory");
@@ -388,7 +295,7 @@ static int redis_changed(struct redis *d, struct mc_redis_op *op,
 {
 	bool done = reply->type == REDIS_REPLY_INTEGER;
 	uint64_t found = 0;
-	int r = done ? 0 : redis_number(reply, &found);
+	int r = done ? 0 : mc_redis_number(reply, &found);
 
 	mc_hiredis.freeReplyObject(reply);
 	if (r < 0)

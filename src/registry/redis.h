@@ -6,6 +6,7 @@
 #define MC_REGISTRY_REDIS_H
 
 #include "redis_link.h"
+#include "redis_text.h"
 
 /* Names under @prefix, sorted, one a line. */
 int mc_redis_names(struct mc_redis *l, struct mc_redis_op *op,
@@ -17,14 +18,6 @@ enum { MC_REDIS_BATCH = 500 };
 
 int mc_redis_versions(struct mc_redis *l, struct mc_redis_op *op, int n,
 		      const char *const *names, uint64_t *versions);
-
-/* Is it a key of ours, and not one that keeps a version? */
-bool mc_redis_is_name(const char *key, size_t len);
-
-/* "prefix*", with what has a meaning in a pattern of redis escaped: -E2BIG. */
-enum { MC_REDIS_GLOB_MAX = 2 * MC_KEY_MAX + 2 };
-
-int mc_redis_glob(const char *prefix, char *out, size_t size);
 
 /* What a watch knows between two calls (redis_watch.c). */
 struct mc_redis_watch;

@@ -69,41 +69,6 @@ static int rlink_broken(struct mc_redis *l, struct mc_redis_op *op,
 			  l->curl_why : mc_curl.easy_strerror(code));
 }
 
-/* ---- refusals ---------------------------------------------------------- */
-
-int mc_redis_refusal(const char *why)
-{
-	static const struct {
-		const char *says;
-		int err;
-	} known[] = {
-		{ "NOAUTH", -EACCES },
-		{ "WRONGPASS", -EACCES },
-		{ "NOPERM", -EACCES },
-		{ "invalid password", -EACCES },
-		{ "without any password", -EACCES },
-		{ "LOADING", -EBUSY },
-		{ "BUSY", -EBUSY },
-		{ "MASTERDOWN", -EBUSY },
-		{ "max number of clients", -EBUSY },
-		{ "OOM ", -ENOSPC },
-		{ "MISCONF", -EIO },
-		{ "READONLY", -EROFS },
-		{ "MOVED", -EOPNOTSUPP },
-		{ "CROSSSLOT", -EOPNOTSUPP },
-		{ "unknown command", -EOPNOTSUPP },
-		{ "WRONGTYPE", -EBADMSG },
-		{ "DB index", -EINVAL },
-		{ "string exceeds maximum", -EFBIG },
-		{ "invalid bulk length", -EFBIG },
-	};
-
-	for (size_t i = 0; i < mc_array_len(known); i++)
-		if (strstr(why, known[i].says))
-			return known[i].err;
-	return -EREMOTEIO;
-}
-
 /* ---- bytes ------------------------------------------------------------- */
 
 /* Wait for the socket. */

@@ -7,7 +7,7 @@
 
 #include "curl.h"
 #include "hiredis.h"
-#include "registry.h"
+#include "redis_text.h"
 
 struct mc_redis {
 	const struct mc_registry_url *url;
@@ -47,8 +47,5 @@ int mc_redis_next(struct mc_redis *l, struct mc_redis_op *op,
 /* The message of an operation: "registry URL: what 'key': why". */
 int mc_redis_fail(const struct mc_redis *l, const struct mc_redis_op *op,
 		  int err, const char *why);
-
-/* What a server's error means, as -errno; -EBUSY: later it may be done. */
-int mc_redis_refusal(const char *why);
 
 #endif

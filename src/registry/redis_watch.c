@@ -230,18 +230,6 @@ static int rwatch_look(struct mc_redis_watch *w)
 
 /* ---- hints ------------------------------------------------------------- */
 
-static bool rwatch_has_events(const redisReply *reply)
-{
-	const char *flags = reply->type == REDIS_REPLY_ARRAY &&
-			    reply->elements == 2 &&
-			    reply->element[1]->type == REDIS_REPLY_STRING ?
-			    reply->element[1]->str : "";
-
-	return strchr(flags, 'K') && (strchr(flags, 'A') ||
-	       (strchr(flags, 'g') && strchr(flags, '$') &&
-		strchr(flags, 'x')));
-}
-
 /* Does the server send events? One that does not let us ask: no. */
 static bool rwatch_ask_events(struct mc_redis_watch *w)
 {
@@ -252,7 +240,7 @@ static bool rwatch_ask_events(struct mc_redis_watch *w)
 
 	if (mc_redis_ask(w->link, &w->op, 3, argv, NULL, &reply) < 0)
 		return false;
-	yes = rwatch_has_events(reply);
+	yes = mc_redis_has_events(reply);
 	mc_hiredis.freeReplyObject(reply);
 	return yes;
 }
@@ -279,26 +267,6 @@ static void rwatch_subscribe(struct mc_redis_watch *w)
 		mc_redis_close(&w->sub);
 }
 
-/* The key that a notification is about, NULL: none that matters. Renewing a
- * lease changes nothing. */
-static const char *rwatch_key_of(const redisReply *reply)
-{
-	const char *key, *event;
-
-	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 4)
-		return NULL;
-	for (int i = 0; i < 4; i++)
-		if (reply->element[i]->type != REDIS_REPLY_STRING)
-			return NULL;
-	key = strstr(reply->element[2]->str, "__:");
-	event = reply->element[3]->str;
-	if (!key || strcmp(reply->element[0]->str, "pmessage") ||
-	    !strcmp(event, "expire") || !strcmp(event, "persist"))
-		return NULL;
-	key += 3;
-	return mc_redis_is_name(key, strlen(key)) ? key : NULL;
-}
-
 /* Look at the keys of the notifications that come until @until, and of those
  * that come with the first. */
 static int rwatch_hear(struct mc_redis_watch *w, uint64_t until)
@@ -310,7 +278,7 @@ static int rwatch_hear(struct mc_redis_watch *w, uint64_t until)
 	w->op.deadline_ns = until;
 	while (n < MC_REDIS_BATCH &&
 	       (r = mc_redis_next(&w->sub, &w->op, &heard[n])) > 0) {
-		names[keys] = rwatch_key_of(heard[n++]);
+		names[keys] = mc_redis_key_of(heard[n++]);
 		keys += names[keys] != NULL;
 		w->op.deadline_ns = 0;
 	}

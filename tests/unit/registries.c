@@ -276,6 +276,14 @@ void server_open(struct server *s, const struct kind *k)
 	server_start(s);
 }
 
+void server_certify(const struct server *s, const char *name)
+{
+	shell("openssl req -x509 -newkey ec -pkeyopt "
+	      "ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test "
+	      "-addext subjectAltName=IP:127.0.0.1 -keyout %s/%s.key "
+	      "-out %s/%s.crt 2>/dev/null", s->dir, name, s->dir, name);
+}
+
 /* ---- clients ----------------------------------------------------------- */
 
 struct mc_registry *registry_open(const char *url)

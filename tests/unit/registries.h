@@ -61,6 +61,9 @@ void server_kill(struct server *s);	/* by SIGKILL */
 void server_wipe(struct server *s);	/* its data */
 void server_end(struct server *s);	/* also its folder */
 
+/* <dir>/<name>.crt and .key, for its address. */
+void server_certify(const struct server *s, const char *name);
+
 /* One with no further arguments, ready. */
 void server_open(struct server *s, const struct kind *kind);
 const struct kind *kind_named(const char *name);
