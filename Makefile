@@ -24,9 +24,9 @@ CFLAGS_ALL = -std=gnu11 $(WARN) -fPIC -fvisibility=hidden -pthread \
 	$(FLAGS_$(VARIANT)) $(CFLAGS)
 # What sources of the core stand on, what else the library does, the command.
 CORE_LIBS := -ljson-c -lnuma -lssl -lcrypto -lpthread -ldl
-LIB_LIBS := -levent -levent_pthreads $(CORE_LIBS)
+LIB_LIBS := -levent -levent_pthreads $(CORE_LIBS) -lm
 CMD_LIBS := $(or $(shell pkg-config --libs luajit 2>/dev/null),-lluajit-5.1) \
-	-ledit $(LIB_LIBS) -lm
+	-ledit $(LIB_LIBS)
 LINK = $(CC) $(CFLAGS_ALL) $(LDFLAGS)
 
 SRC := $(sort $(filter-out src/compat/%,$(shell find src -name '*.c')))
@@ -43,9 +43,11 @@ UNIT := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/*_test.c))
 PROGS := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
 SO = libmooncake.so.$(ABI)
+TE_SO = libtransfer_engine.so
+TE_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard src/compat/*.c))
 
 all: $(B)/mooncake	## the command (default); VARIANT=debug, asan or tsan too
-lib: $(B)/libmooncake.a $(B)/$(SO)	## static and shared library
+lib: $(B)/libmooncake.a $(B)/$(SO) $(B)/$(TE_SO)	## libraries, static and shared
 dist: dist/mooncake.h	## the single-file edition, dist/mooncake.h
 tests: $(UNIT) $(PROGS)	## the C test programs, not run
 replay: $(FUZZ:%=$(B)/tests/fuzz/%)	## fuzz targets that replay a corpus
@@ -60,6 +62,10 @@ $(B)/$(SO): $(LIB_OBJ)
 	$(call say,LINK,$@)
 	$(Q)$(LINK) -shared -Wl,-soname,$(SO),--as-needed -o $@ $^ \
 		$(LIB_LIBS)
+$(B)/$(TE_SO): $(TE_OBJ) $(B)/$(SO)
+	$(call say,LINK,$@)
+	$(Q)$(LINK) -shared -Wl,-soname,$(TE_SO),-rpath,'$$ORIGIN' -o $@ $^ \
+		-ljson-c
 $(B)/%.o: %.c Makefile
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
@@ -99,6 +105,8 @@ install: all lib	## PREFIX=/usr/local, DESTDIR=
 	install -m 644 $(B)/$(SO) $(DESTDIR)$(PREFIX)/lib/$(SO).$(VERSION)
 	ln -sf $(SO).$(VERSION) $(DESTDIR)$(PREFIX)/lib/$(SO)
 	ln -sf $(SO) $(DESTDIR)$(PREFIX)/lib/libmooncake.so
+	install -m 644 $(B)/$(TE_SO) $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 src/compat/transfer_engine_c.h $(DESTDIR)$(PREFIX)/include/
 	sed -e 's,@PREFIX@,$(PREFIX),' -e 's,@VERSION@,$(VERSION),' \
 		-e 's,@LIBS@,$(LIB_LIBS),' scripts/mooncake.pc.in \
 		> $(DESTDIR)$(PREFIX)/lib/pkgconfig/mooncake.pc
@@ -142,4 +150,4 @@ help:	## this list
 .PHONY: all lib dist tests replay install demo check test bench bench-peers soak fuzz flags clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
--include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TE_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)

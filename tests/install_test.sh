@@ -12,6 +12,7 @@ export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
 
 for f in bin/mooncake include/mooncake.h lib/libmooncake.a lib/libmooncake.so \
 	lib/libmooncake.so.0 lib/pkgconfig/mooncake.pc \
+	lib/libtransfer_engine.so include/transfer_engine_c.h \
 	share/man/man1/mooncake.1 share/lua/5.1/mooncake/ffi.lua; do
 	[ -e "$prefix/$f" ] || { echo "not installed: $f"; exit 1; }
 done

@@ -1,0 +1,258 @@
+/*
+ * te_options.c - from the public engine's arguments, and the MC_* variables
+ * that it reads, to struct mc_options.
+ *
+ * Names: with P2PHANDSHAKE a segment is called by its address, host:port, where
+ * the host is the caller's and the port is free. With a metadata server it is
+ * called what the caller says, and its address is that of an interface.
+ */
+#include "te.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+enum {
+	OPTIONS_PORT_MIN = 15000, OPTIONS_PORT_MAX = 17000,
+	OPTIONS_LEGACY_PORT = 12001,
+	OPTIONS_TIMEOUT_MIN = 5,	/* seconds, as the public engine */
+};
+
+/* ---- the environment ------------------------------------------------ */
+
+bool te_env_on(const char *name)
+{
+	const char *v = getenv(name);
+
+	return v && *v && strcmp(v, "0") && strcasecmp(v, "false") &&
+	       strcasecmp(v, "no") && strcasecmp(v, "off");
+}
+
+long te_env_number(const char *name, long min, long max, long otherwise)
+{
+	const char *v = getenv(name);
+	char *end;
+	long n;
+
+	if (!v || !*v)
+		return otherwise;
+	n = strtol(v, &end, 10);
+	if (*end || n > max)
+		return otherwise;
+	return n < min ? min : n;
+}
+
+static const char *options_env(const char *name)
+{
+	const char *v = getenv(name);
+
+	return v && *v ? v : NULL;
+}
+
+/* ---- names ---------------------------------------------------------- */
+
+/* The host of "host", "host:port", "[v6]:port" or a bare IPv6 address; the port
+ * is 0 where there is none. */
+static void options_split(const char *name, char *host, size_t size, int *port)
+{
+	const char *colon = strrchr(name, ':');
+	int n = strlen(name);
+
+	*port = 0;
+	if (name[0] == '[') {
+		n = strcspn(++name, "]");
+		colon = name[n] && name[n + 1] == ':' ? name + n + 1 : NULL;
+	} else if (colon && strchr(name, ':') == colon) {
+		n = colon - name;
+	} else {
+		colon = NULL;
+	}
+	if (colon)
+		*port = atoi(colon + 1);
+	snprintf(host, size, "%.*s", n, name);
+}
+
+static void options_join(char *out, size_t size, const char *host, int port)
+{
+	bool v6 = strchr(host, ':');
+
+	snprintf(out, size, port < 0 ? "%s%s%s" : "%s%s%s:%d", v6 ? "[" : "",
+		 host, v6 ? "]" : "", port);
+}
+
+int te_options_listen(struct te_options *o, int port)
+{
+	int n = snprintf(NULL, 0, "[%s]:%d", o->listen_host, port);
+
+	if (n >= (int)sizeof(o->listen))
+		return te_err(-EINVAL, "host '%.80s...' is too long",
+			      o->listen_host);
+	options_join(o->listen, sizeof(o->listen), o->listen_host, port);
+	o->mc.listen = o->listen;
+	return 0;
+}
+
+static bool options_is_address(const char *host)
+{
+	unsigned char a[sizeof(struct in6_addr)];
+
+	return inet_pton(AF_INET, host, a) == 1 || strchr(host, ':');
+}
+
+/* Where to listen. A name leads to one address here and may lead to another
+ * one elsewhere, so it means all of them. */
+static void options_place(struct te_options *o, const struct te_config *c)
+{
+	const char *bind = options_env("MC_TCP_BIND_ADDRESS");
+	bool legacy = te_env_on("MC_LEGACY_RPC_PORT_BINDING");
+	const char *from = bind;
+	int port;
+
+	options_split(c->name, o->host, sizeof(o->host), &port);
+	if (!from && (o->p2p || legacy) && options_is_address(o->host))
+		from = o->host;
+	if (from)
+		snprintf(o->listen_host, sizeof(o->listen_host), "%s", from);
+	if (legacy)
+		o->port = port ? port : te_env_number("MC_HANDSHAKE_PORT", 1,
+						      65535,
+						      OPTIONS_LEGACY_PORT);
+	if (o->p2p || legacy)
+		from = o->host;
+	if (from && *from && strcmp(from, "0.0.0.0") && strcmp(from, "::")) {
+		options_join(o->advertise, sizeof(o->advertise), from, -1);
+		o->mc.advertise = o->advertise;
+	}
+	o->port_min = te_env_number("MC_MIN_RPC_PORT", 1, 65535,
+				    OPTIONS_PORT_MIN);
+	o->port_max = te_env_number("MC_MAX_RPC_PORT", 1, 65535,
+				    OPTIONS_PORT_MAX);
+	if (o->port_max < o->port_min)
+		o->port_max = o->port_min;
+}
+
+/* ---- the metadata server -------------------------------------------- */
+
+static void options_encode(char *out, size_t size, const char *text)
+{
+	static const char plain[] = "-._~0123456789abcdefghijklmnopqrstuvwxyz"
+				    "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+	size_t n = 0;
+
+	for (; *text && n + 4 < size; text++)
+		n += snprintf(out + n, size - n, strchr(plain, *text) ? "%c" :
+			      "%%%02X", (unsigned char)*text);
+	out[n] = 0;
+}
+
+/* A redis URL of ours carries what the public engine takes from variables. */
+static void options_redis(char *out, size_t size, const char *rest)
+{
+	const char *user = options_env("MC_REDIS_USERNAME");
+	const char *password = options_env("MC_REDIS_PASSWORD");
+	const char *db = options_env("MC_REDIS_DB_INDEX");
+	char u[256] = "", p[256] = "";
+
+	if (strchr(rest, '@'))
+		password = NULL;
+	if (strchr(rest, '/'))
+		db = NULL;
+	options_encode(u, sizeof(u), password && user ? user : "");
+	options_encode(p, sizeof(p), password ? password : "");
+	snprintf(out, size, "redis://%s%s%s%s%s%s%s", u, password ? ":" : "",
+		 p, password ? "@" : "", rest, db ? "/" : "", db ? db : "");
+}
+
+static int options_metadata(struct te_options *o, const char *conn)
+{
+	if (!conn || !*conn)
+		return te_err(-EINVAL, "no metadata server is named: give its "
+			      "URL, or P2PHANDSHAKE for none");
+	o->p2p = !strcmp(conn, "P2PHANDSHAKE");
+	if (o->p2p)
+		return 0;
+	if (!strncmp(conn, "redis://", 8))
+		options_redis(o->registry, sizeof(o->registry), conn + 8);
+	else
+		snprintf(o->registry, sizeof(o->registry), "%s%s",
+			 strstr(conn, "://") ? "" : "etcd://", conn);
+	o->mc.registry = o->registry;
+	return 0;
+}
+
+/* ---- transports ----------------------------------------------------- */
+
+int te_protocol(const char *protocol, char note[TE_WHY_MAX])
+{
+	const char *by = te_env_on("MC_FORCE_TCP") ? "MC_FORCE_TCP" :
+			 te_env_on("MOONCAKE_FALLBACK") ? "MOONCAKE_FALLBACK" :
+			 NULL;
+
+	if (!protocol || !*protocol || !strcmp(protocol, "tcp"))
+		return 0;
+	if (!by)
+		return te_err(-EOPNOTSUPP, "protocol '%s' cannot be used here: "
+			      "there are tcp and, between processes of one "
+			      "host, shared memory; MOONCAKE_FALLBACK=1 or "
+			      "MC_FORCE_TCP=1 in the environment takes these",
+			      protocol);
+	snprintf(note, TE_WHY_MAX, "protocol '%s' cannot be used here: using "
+		 "tcp and shared memory, as %s says", protocol, by);
+	return 0;
+}
+
+/* Of the devices named, those that are interfaces: what is named for RDMA does
+ * not bind tcp. */
+static void options_devices(struct te_options *o, const char *devices)
+{
+	char copy[256], *save = NULL;
+
+	snprintf(copy, sizeof(copy), "%s", devices ? devices : "");
+	for (char *w = strtok_r(copy, ", ", &save); w;
+	     w = strtok_r(NULL, ", ", &save)) {
+		size_t n = strlen(o->devices);
+
+		if (if_nametoindex(w))
+			snprintf(o->devices + n, sizeof(o->devices) - n,
+				 "%s%s", n ? "," : "", w);
+	}
+	if (o->devices[0])
+		o->mc.devices = o->devices;
+}
+
+static int options_name(struct te_options *o, const char *name)
+{
+	if (o->p2p)
+		return 0;
+	if (!name[0] || strlen(name) >= MC_NAME_MAX)
+		return te_err(-EINVAL, "local server name '%.80s': expected 1 "
+			      "to %d bytes", name, MC_NAME_MAX - 1);
+	o->mc.name = name;
+	return 0;
+}
+
+int te_options(struct te_options *o, const struct te_config *c,
+	       char note[TE_WHY_MAX])
+{
+	int r = options_metadata(o, c->metadata);
+	long s = te_env_number("MC_TRANSFER_TIMEOUT", OPTIONS_TIMEOUT_MIN,
+			       86400, 0);
+
+	if (!r)
+		r = te_protocol(c->protocol, note);
+	if (!r)
+		r = options_name(o, c->name);
+	if (r < 0)
+		return r;
+	options_place(o, c);
+	options_devices(o, c->devices);
+	o->mc.transports = options_env("MOONCAKE_TRANSPORTS");
+	/* Unset: a request lives for as long as something of it moves. */
+	o->mc.timeout_ms = s * 1000;
+	return 0;
+}
