@@ -130,6 +130,8 @@ bench: all tests	## measure against plain sockets, memcpy and others
 bench-peers: all	## measure simulator and index against those of others
 	@scripts/deps.sh peers
 	$(B)/mooncake run tests/bench/peers_sim.lua
+paper: all	## the simulator against the papers' figures (TRACE=FILE)
+	@$(B)/mooncake run scripts/paper.lua
 soak:	## 10,000 rounds of fault injection
 	@$(MAKE) --no-print-directory $(B)/tests/unit/fault_test
 	MC_FAULT_ROUNDS=$(or $(MC_FAULT_ROUNDS),10000) $(B)/tests/unit/fault_test
@@ -147,7 +149,7 @@ clean:	## remove what was built
 help:	## this list
 	@sed -n 's/^\([a-z-]*\):.*	## /  \1	/p' Makefile | expand -t 15
 
-.PHONY: all lib dist tests replay install demo check test bench bench-peers soak fuzz flags clean help
+.PHONY: all lib dist tests replay install demo check test bench bench-peers paper soak fuzz flags clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TE_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)
