@@ -196,13 +196,14 @@ static void target_say(const char *line, char *reply, int size)
 	reply[strcspn(reply, "\n")] = 0;
 }
 
-static int target_stop(void)
+static int target_end(void)
 {
 	int status;
 
+	/* The end of its lines would tell it to end in peace. */
+	CHECK(waitpid(target_pid, &status, 0) == target_pid);
 	fclose(to_target);
 	fclose(from_target);
-	CHECK(waitpid(target_pid, &status, 0) == target_pid);
 	target_pid = 0;
 	return status;
 }
@@ -502,7 +503,7 @@ static void test_peer_dies(void *e, int32_t segment)
 	int32_t again;
 
 	kill(target_pid, SIGKILL);
-	target_stop();
+	target_end();
 	CHECK(!submitTransfer(e, b, &q, 1));
 	CHECK(finish(e, b, 0, NULL) == FAILED);
 	CHECK(seconds() - start < 5);
@@ -521,7 +522,7 @@ static void test_graceful_shutdown(void *e)
 	target_say("graceful", reply, sizeof(reply));
 	CHECK(!strcmp(reply, "ok"));
 	kill(target_pid, SIGTERM);
-	status = target_stop();
+	status = target_end();
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
 	CHECK(openSegment(e, "127.0.0.1:1") < 0);
 }
@@ -544,7 +545,7 @@ static void test_destroy_in_flight(void)
 	CHECK(!submitTransfer(e, b, &q, 1));
 	destroyTransferEngine(e);
 	kill(target_pid, SIGKILL);
-	target_stop();
+	target_end();
 }
 
 /* A batch and its id survive many rounds; nothing of them is left over. */
