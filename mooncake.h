@@ -71,7 +71,9 @@ struct mc_options {
 				 * one, only initiate */
 	const char *advertise;	/* host[:port] told to peers; NULL: as listen */
 	const char *registry;	/* "peer" (NULL) or "http://host:port/path" */
-	const char *transports;	/* allowed, as "tcp,shm,local"; NULL: all */
+	const char *transports;	/* allowed, as "tcp,shm,local"; NULL: all; in
+				 * profile v1, "v1" alone is for its protocol
+				 * with our own engines too */
 	const char *devices;	/* interfaces for tcp, as "eth0,eth1"; NULL:
 				 * one rail, routed by the kernel */
 	const char *key_file;	/* cluster key; NULL: $MOONCAKE_KEY_FILE, or
@@ -81,6 +83,12 @@ struct mc_options {
 	const char *tls_ca;	/* who signs the peers' (NULL: tls_cert); each
 				 * may be in the environment instead, as
 				 * MOONCAKE_TLS_CERT, _KEY and _CA */
+	const char *profile;	/* "native" (NULL); "v1": speak the public
+				 * Mooncake's protocol too, both ways;
+				 * NULL: $MOONCAKE_PROFILE. It has no
+				 * authentication: with a cluster key it must
+				 * be asked for as "v1,unauthenticated", and
+				 * never goes with TLS */
 	const char *fault;	/* fault injection for tests, such as
 				 * "seed=7,delay=10,fail=5"; see `mooncake
 				 * help fault` */

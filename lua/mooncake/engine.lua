@@ -21,8 +21,9 @@ local engine = {}
 local OPTIONS = {
    name = "string", listen = "string", advertise = "string", registry = "string",
    transports = "string", devices = "string", key_file = "string", tls_cert = "string",
-   tls_key = "string", tls_ca = "string", fault = "string", streams = "number",
-   workers = "number", spin_us = "number", timeout_ms = "number", slice_bytes = "number",
+   tls_key = "string", tls_ca = "string", profile = "string", fault = "string",
+   streams = "number", workers = "number", spin_us = "number", timeout_ms = "number",
+   slice_bytes = "number",
 }
 
 local function fill(opts, level)

@@ -129,6 +129,7 @@ static int buffer_add(struct mc_engine *e, void *addr, uint64_t len,
 		return r;
 	}
 	count(&e->stats.buffers, 1);
+	publish_changed(e);
 	return 0;
 }
 
@@ -198,6 +199,8 @@ static int buffer_quiesce(struct mc_engine *e, struct buffer *b)
 
 	if (e->server)
 		mc_server_revoke(e->server, b->node.addr, b->node.len);
+	if (e->v1)
+		mc_v1_server_revoke(e->v1, b->node.addr, b->node.len);
 	for (i = 0; i < e->n_tr && !r; i++)
 		if (e->tr[i].t->unreg)
 			r = e->tr[i].t->unreg(e->tr[i].ctx, &b->info);
@@ -232,6 +235,7 @@ static int buffer_del(struct mc_engine *e, void *addr, bool ours)
 	}
 	free(b);
 	count(&e->stats.buffers, -1);
+	publish_changed(e);
 	return 0;
 }
 
@@ -311,6 +315,43 @@ int mc_host_admit(struct mc_host *h, enum mc_op op, struct mc_piece *p,
 	if (r < 0)
 		count(&e->stats.refused, 1);
 	return r;
+}
+
+int mc_host_admit_range(struct mc_host *h, enum mc_op op, uint64_t addr,
+			uint64_t len)
+{
+	unsigned need = op == MC_READ ? MC_REMOTE_READ : MC_REMOTE_WRITE;
+	struct mc_engine *e = (void *)h;
+	struct buffer *b;
+	int r = 0;
+
+	pthread_rwlock_rdlock(&e->buffers.lock);
+	b = (void *)mc_ranges_find(&e->buffers.by_addr, addr);
+	if (!b || !len || len > b->node.len - (addr - b->node.addr))
+		r = -EFAULT;
+	else if (!(b->info.access & need))
+		r = -EACCES;
+	pthread_rwlock_unlock(&e->buffers.lock);
+	if (r < 0)
+		count(&e->stats.refused, 1);
+	return r;
+}
+
+int buffers_shared(struct mc_engine *e, struct mc_buffer_info **out,
+		   uint64_t *n)
+{
+	struct mc_ranges *t = &e->buffers.by_addr;
+	struct buffer *b;
+
+	*n = 0;
+	pthread_rwlock_rdlock(&e->buffers.lock);
+	*out = malloc((t->count + 1) * sizeof(**out));
+	for (uint32_t k = 0; *out && k < t->n; k++)
+		for (uint32_t i = 0; (b = (void *)mc_ranges_in(t, k, i)); i++)
+			if (b->info.access)
+				(*out)[(*n)++] = b->info;
+	pthread_rwlock_unlock(&e->buffers.lock);
+	return *out ? 0 : mc_err(-ENOMEM, "out of memory");
 }
 
 /* All of it under the lock: the answer is one version. */

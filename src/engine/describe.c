@@ -3,6 +3,21 @@
 
 #include "engine.h"
 
+struct desc *desc_new(uint64_t epoch, const struct mc_buffer_info *buf,
+		      uint64_t n)
+{
+	struct desc *d = calloc(1, sizeof(*d) + n * sizeof(*buf));
+
+	if (!d)
+		return NULL;
+	*d = (struct desc){ .refs = 1, .epoch = epoch, .n = n };
+	for (uint64_t i = 0; i < n; i++) {
+		d->buf[i] = buf[i];
+		d->bytes += buf[i].len;
+	}
+	return d;
+}
+
 struct desc *desc_get_at(struct peer *p, bool *current)
 {
 	struct desc *d;

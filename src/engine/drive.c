@@ -108,6 +108,7 @@ static void drive_refresh_task(void *arg)
 {
 	struct slice *s = arg;
 	struct peer *p = s->peer;
+	struct epath *on = s->on;
 	char why[MC_WHY_MAX];
 	int r = slice_refresh(s);
 
@@ -118,17 +119,24 @@ static void drive_refresh_task(void *arg)
 		mc_copy(why, r == -ESTALE ? s->why : mc_errmsg());
 		slice_end(s, r, why);
 	}
+	path_put(on);
 	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
 }
 
 void drive_end_slice(struct slice *s)
 {
 	struct peer *p = s->peer;
+	struct epath *on = s->on;
 
 	if (s->s.err == -ESTALE && !s->refreshed) {
+		/* The path may end meanwhile, and is named if that fails. */
+		pthread_mutex_lock(&p->lock);
+		on->refs++;
+		pthread_mutex_unlock(&p->lock);
 		__atomic_add_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
 		if (!mc_tasks_run(&p->e->tasks, drive_refresh_task, s))
 			return;
+		path_put(on);
 		__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
 	}
 	slice_end(s, s->s.err, s->why);

@@ -54,6 +54,7 @@ static void engine_copy_options(struct mc_options *o,
 	o->tls_key = engine_dup_or(o->tls_key, "MOONCAKE_TLS_KEY");
 	o->tls_ca = engine_dup_or(o->tls_ca, "MOONCAKE_TLS_CA");
 	o->fault = engine_dup(o->fault);
+	o->profile = engine_dup_or(o->profile, "MOONCAKE_PROFILE");
 	/* One connection saturates one CPU at each end; on two CPUs a second
 	 * one only gets in its way. */
 	if (o->streams < 1)
@@ -77,6 +78,7 @@ static void engine_free_options(struct mc_options *o)
 	free((void *)o->tls_key);
 	free((void *)o->tls_ca);
 	free((void *)o->fault);
+	free((void *)o->profile);
 }
 
 /* ---- what transports ask -------------------------------------------- */
@@ -148,7 +150,7 @@ static int engine_check_list(const char *list)
 			i++;
 		if (!mc_transports[i])
 			return mc_err(-EINVAL, "no transport is called '%s': "
-				      "there are local, shm and tcp", w);
+				      "there are local, shm, tcp and v1", w);
 	}
 	return 0;
 }
@@ -181,7 +183,8 @@ static int engine_transports(struct mc_engine *e)
 		const struct mc_transport *t = mc_transports[i];
 		struct engine_transport *tr = &e->tr[e->n_tr];
 
-		if (list && !engine_listed(list, t->name))
+		if (list && !engine_listed(list, t->name) &&
+		    !(t->strange && engine_listed(list, "tcp")))
 			continue;
 		tr->t = t;
 		tr->id = i;
@@ -212,8 +215,7 @@ static int engine_serve(struct mc_engine *e)
 	if (!e->tls || e->key.len)
 		snprintf(local_name, sizeof(local_name), "mooncake-%016llx",
 			 (long long)e->epoch);
-	r = mc_server_open(&e->server, (void *)e, e->loops, e->n_loops, listen,
-			   local_name);
+	r = public_serve(e, listen, local_name);
 	if (!r)
 		r = engine_address(e);
 	if (!r)
@@ -255,6 +257,8 @@ static int engine_start(struct mc_engine *e)
 		r = mc_tls_open(&e->tls, e->opts.tls_cert, e->opts.tls_key,
 				e->opts.tls_ca);
 	if (!r)
+		r = public_profile(e);
+	if (!r)
 		r = engine_workers(e);
 	if (!r)
 		r = engine_transports(e);
@@ -264,6 +268,8 @@ static int engine_start(struct mc_engine *e)
 	/* Now peers may come: all else is ready. */
 	if (!r && e->server)
 		r = mc_server_start(e->server);
+	if (!r && e->v1)
+		r = mc_v1_server_start(e->v1);
 	if (!r)
 		r = publish_open(e);
 	return r;
@@ -366,6 +372,8 @@ static void engine_stop(struct mc_engine *e)
 		mc_loop_close(&e->loops[i]);
 	mc_server_close(e->server);
 	e->server = NULL;
+	mc_v1_server_close(e->v1);
+	e->v1 = NULL;
 	for (int i = 0; i < e->n_tr; i++)
 		if (e->tr[i].t->close)
 			e->tr[i].t->close(e->tr[i].ctx);
@@ -463,5 +471,7 @@ int mc_stats(struct mc_engine *e, struct mc_stats *out)
 					__ATOMIC_RELAXED);
 	if (e->server)
 		out->connections += mc_server_connections(e->server);
+	if (e->v1)
+		out->connections += mc_v1_server_connections(e->v1);
 	return 0;
 }

@@ -13,9 +13,11 @@
 #include "../base/ranges.h"
 #include "../base/tasks.h"
 #include "../base/util.h"
+#include "../registry/record.h"
 #include "../transport/host.h"
 #include "../transport/server.h"
 #include "../transport/wire.h"
+#include "../v1/server.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -70,6 +72,10 @@ int buffers_describe(struct mc_engine *e, uint64_t since, void **out,
 		     uint32_t *len);
 void buffers_fini(struct mc_engine *e, bool in_child);
 
+/* Those that peers may reach, malloc'd. */
+int buffers_shared(struct mc_engine *e, struct mc_buffer_info **out,
+		   uint64_t *n);
+
 /* ---- peers (peers.c), descriptors (describe.c) ---------------------- */
 
 /* What a peer said of its buffers; never changed once it is shared. */
@@ -80,6 +86,9 @@ struct desc {
 	struct mc_buffer_info buf[];	/* by address */
 };
 
+/* Of @n buffers in order. */
+struct desc *desc_new(uint64_t epoch, const struct mc_buffer_info *buf,
+		      uint64_t n);
 struct desc *desc_get(struct peer *p);
 struct desc *desc_get_at(struct peer *p, bool *current);
 void desc_put(struct desc *d);
@@ -353,6 +362,10 @@ struct serving {
 
 void serving_init(struct mc_engine *e);
 void serving_fini(struct mc_engine *e);
+
+/* A notification to be taken: @msg is name, zero, message. */
+int serve_note(struct mc_engine *e, const char *from, const char *msg,
+	       uint32_t len);
 void engine_signal(struct mc_engine *e);
 void engine_unsignal(struct mc_engine *e);
 
@@ -381,6 +394,8 @@ struct mc_engine {
 	struct mc_tasks slow;		/* copies, and what peers take long
 					 * over */
 	struct mc_server *server;
+	bool public;			/* the profile is v1 */
+	struct mc_v1_server *v1;	/* NULL: it is not served */
 	struct publish *publish;
 	struct buffers buffers;
 	pthread_mutex_t peer_lock;
@@ -427,5 +442,28 @@ uint64_t engine_deadline(const struct mc_engine *e, int timeout_ms);
 int publish_open(struct mc_engine *e);
 void publish_close(struct mc_engine *e);
 int publish_resolve(struct mc_engine *e, const char *name, struct mc_peer *at);
+bool publish_is_peer(const struct mc_engine *e);
+
+/* What the record says has changed: it is put again, soon. */
+void publish_changed(struct mc_engine *e);
+
+/* ---- the public Mooncake's protocol (public.c) ---------------------- */
+
+/* What the profile says, and listening: the native server at @listen, and the
+ * port for data. */
+int public_profile(struct mc_engine *e);
+int public_serve(struct mc_engine *e, const char *listen,
+		 const char *unix_name);
+
+/* The record of this engine. The buffers in it are the caller's to free. */
+int public_record(struct mc_engine *e, struct mc_record *out,
+		  struct mc_buffer_info **buffers);
+
+/* What is @p? 1: one of our engines, to be asked natively; 0: one that speaks
+ * only the public protocol, and what it said of itself is now known. */
+int public_refresh(struct peer *p, uint64_t deadline_ns);
+
+/* A call to such a one, as peer_call(); under the lock of its control link. */
+int public_call(struct peer *p, struct wire_call *c, uint64_t deadline_ns);
 
 #endif

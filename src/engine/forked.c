@@ -59,6 +59,7 @@ void engine_forget(struct mc_engine *e)
 	for (int i = 0; i < e->n_loops; i++)
 		forked_loop(&e->loops[i]);
 	mc_server_forget(e->server);
+	mc_v1_server_forget(e->v1);
 	for (int i = 0; i < e->n_peers; i++)
 		if (e->peers[i])
 			forked_peer(e->peers[i]);

@@ -173,6 +173,11 @@ int peer_call(struct peer *p, struct wire_call *c, bool local,
 
 	if (r < 0)
 		return r;
+	if (peer_at(p).v1_addr[0]) {
+		r = public_call(p, c, deadline_ns);
+		pthread_mutex_unlock(&l->lock);
+		return r;
+	}
 	if (l->up && link_stale(l))
 		link_close(p, l);
 	if (!l->up)
@@ -324,8 +329,11 @@ static bool peer_went(struct peer *p)
 int peer_refresh(struct peer *p, uint64_t deadline_ns)
 {
 	uint64_t was = peer_at(p).epoch;
-	int r = peer_describe(p, deadline_ns);
+	int r = p->e->public ? public_refresh(p, deadline_ns) : 1;
 
+	if (r <= 0)
+		return r;
+	r = peer_describe(p, deadline_ns);
 	if (r == -ECONNREFUSED && peer_went(p))
 		r = peer_describe(p, deadline_ns);
 	if (r != -ESTALE)
@@ -445,7 +453,8 @@ int mc_segment_open(struct mc_engine *e, const char *name, int timeout_ms)
 	if (!p)
 		return mc_err(-ENOMEM, "out of memory");
 	r = peer_resolve(p);
-	if (!r)
+	/* Published by someone who is not one of ours. */
+	if (!r || (r == -EPROTONOSUPPORT && e->public))
 		r = peer_refresh(p, deadline);
 	if (!r) {
 		rails_build(p);

@@ -2,44 +2,137 @@
  * publish.c - an engine's record in a registry: put when it opens, put again
  * before its lease runs out, withdrawn when it closes. With the peer registry a
  * name is an address and there is nothing to do.
+ *
+ * In profile v1 the record names the buffers, and is put again when they
+ * change; changes that come while it is being put are put together. Beside it
+ * is rpc_meta, which says where the engine is.
  */
 #include "engine.h"
 
-#include "../registry/record.h"
+#include "../registry/registry.h"
+#include "../v1/segment.h"
 
 enum {
 	PUBLISH_TTL_MS = 10000,
 	PUBLISH_EVERY_MS = 3000,
+	PUBLISH_GATHER_MS = 2,		/* changes that come together */
 };
 
 struct publish {
 	struct mc_engine *e;
 	struct mc_registry *r;
-	struct mc_record record;
+	char place[2 * MC_ADDR_MAX];	/* the value of rpc_meta; or "" */
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	bool stopping;
+	bool stopping, changed;
 };
 
-static bool publish_is_peer(const struct mc_engine *e)
+bool publish_is_peer(const struct mc_engine *e)
 {
 	return !e->opts.registry || !strcmp(e->opts.registry, "peer");
 }
 
+/* ---- rpc_meta -------------------------------------------------------- */
+
+static int publish_place_is(struct publish *p, const char *key)
+{
+	char *now = NULL;
+	char addr[MC_ADDR_MAX];
+	uint64_t version;
+	int64_t len = mc_record_read(p->r, key, &now, &version);
+	int r = len < 0 ? len : mc_v1_place_decode(now, len, addr);
+
+	free(now);
+	return r < 0 ? r : !strcmp(addr, p->e->addr);
+}
+
+static int publish_put_place(struct publish *p, const char *key)
+{
+	return mc_registry_put(p->r, key, p->place, strlen(p->place),
+			       PUBLISH_TTL_MS);
+}
+
+/* Public servers refuse to put what is there: that of a predecessor who did not
+ * say farewell is deleted. */
+static int publish_place(struct publish *p)
+{
+	char key[MC_RECORD_KEY_MAX];
+	int r = mc_record_key("rpc_meta", p->e->name, key);
+
+	if (r < 0 || !p->place[0])
+		return r;
+	r = publish_put_place(p, key);
+	if (r >= 0 || publish_place_is(p, key) == 1)
+		return 0;
+	r = mc_registry_del(p->r, key);
+	return r < 0 && r != -ENOENT ? r : publish_put_place(p, key);
+}
+
+static void publish_unplace(struct publish *p)
+{
+	char key[MC_RECORD_KEY_MAX];
+
+	/* Unless a successor has put its own. */
+	if (p->place[0] && !mc_record_key("rpc_meta", p->e->name, key) &&
+	    publish_place_is(p, key) == 1 && mc_registry_del(p->r, key) < 0)
+		mc_log(MC_INFO, "registry", "%s", mc_errmsg());
+}
+
+/* ---- the record ------------------------------------------------------ */
+
+static int publish_put(struct publish *p)
+{
+	struct mc_buffer_info *buffers;
+	struct mc_record record;
+	int r = public_record(p->e, &record, &buffers);
+
+	if (!r)
+		r = mc_record_publish(p->r, &record, PUBLISH_TTL_MS);
+	free(buffers);
+	return r < 0 ? r : publish_place(p);
+}
+
+static struct timespec publish_in(int ms)
+{
+	uint64_t until = mc_clock_ns() + ms * (uint64_t)MC_MS;
+
+	return (struct timespec){ until / 1000000000u, until % 1000000000u };
+}
+
+/* Until it is time, or something has changed; false: the engine closes. */
 static bool publish_sleep(struct publish *p)
 {
-	uint64_t until = mc_clock_ns() + PUBLISH_EVERY_MS * (uint64_t)MC_MS;
-	struct timespec t = { until / 1000000000u, until % 1000000000u };
+	struct timespec t = publish_in(PUBLISH_EVERY_MS);
 	bool stopping;
 
 	pthread_mutex_lock(&p->lock);
-	while (!p->stopping && !pthread_cond_clockwait(&p->wake, &p->lock,
-						       CLOCK_MONOTONIC, &t))
+	while (!p->stopping && !p->changed &&
+	       !pthread_cond_clockwait(&p->wake, &p->lock, CLOCK_MONOTONIC,
+				       &t))
 		;
+	t = publish_in(PUBLISH_GATHER_MS);
+	while (!p->stopping && p->changed &&
+	       !pthread_cond_clockwait(&p->wake, &p->lock, CLOCK_MONOTONIC,
+				       &t))
+		;
+	p->changed = false;
 	stopping = p->stopping;
 	pthread_mutex_unlock(&p->lock);
 	return !stopping;
+}
+
+void publish_changed(struct mc_engine *e)
+{
+	struct publish *p = e->publish;
+
+	if (!p || !e->v1)
+		return;
+	pthread_mutex_lock(&p->lock);
+	if (!p->changed)
+		pthread_cond_broadcast(&p->wake);
+	p->changed = true;
+	pthread_mutex_unlock(&p->lock);
 }
 
 /* A registry that was away, or lost its records, gets ours again. */
@@ -50,14 +143,14 @@ static void *publish_main(void *arg)
 
 	pthread_setname_np(pthread_self(), "mc-publish");
 	while (publish_sleep(p)) {
-		int r = mc_record_publish(p->r, &p->record, PUBLISH_TTL_MS);
+		int r = publish_put(p);
 
 		if (r < 0 && !lost)
 			mc_log(MC_WARN, "registry", "%s: trying on",
 			       mc_errmsg());
 		if (!r && lost)
 			mc_log(MC_WARN, "registry", "%s published again",
-			       p->record.name);
+			       p->e->name);
 		lost = r < 0;
 	}
 	return NULL;
@@ -68,13 +161,11 @@ static int publish_start(struct publish *p)
 	struct mc_engine *e = p->e;
 	int r = mc_registry_open(&p->r, e->opts.registry);
 
+	if (!r && e->v1)
+		r = mc_v1_place_encode(e->addr, p->place, sizeof(p->place));
 	if (r < 0 || !e->server)
 		return r;
-	mc_copy(p->record.name, e->name);
-	mc_copy(p->record.addr, e->addr);
-	p->record.epoch = e->epoch;
-	p->record.host_id = e->host_id;
-	r = mc_record_publish(p->r, &p->record, PUBLISH_TTL_MS);
+	r = publish_put(p);
 	if (r < 0)
 		return r;
 	r = -pthread_create(&p->thread, NULL, publish_main, p);
@@ -109,6 +200,7 @@ void publish_close(struct mc_engine *e)
 		pthread_cond_broadcast(&p->wake);
 		pthread_mutex_unlock(&p->lock);
 		pthread_join(p->thread, NULL);
+		publish_unplace(p);
 		if (mc_record_withdraw(p->r, e->name, e->epoch) < 0)
 			mc_log(MC_INFO, "registry", "%s", mc_errmsg());
 	}

@@ -247,6 +247,12 @@ static int path_connect(struct rail *r, uint64_t deadline_ns)
 		return mc_err(-ESTALE, "%s was restarted and has not been "
 			      "asked yet", at.name);
 	}
+	if (!at.v1_addr[0] == r->t->strange) {
+		free(ep);
+		return mc_err(-EOPNOTSUPP, at.v1_addr[0] ? "%s speaks only "
+			      "the public protocol" : "%s speaks the native "
+			      "protocol", at.name);
+	}
 	if (r->remote_addr[0] && !rail_copies(r))
 		mc_copy(at.addr, r->remote_addr);
 	ep->rail = r;

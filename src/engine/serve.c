@@ -175,17 +175,15 @@ static struct note *note_new(const char *from, const char *msg, uint32_t len)
 	return note;
 }
 
-static void serve_notify(struct mc_engine *e, uint64_t conn, uint64_t id,
-			 const char *from, const char *msg, uint32_t len)
+int serve_note(struct mc_engine *e, const char *from, const char *msg,
+	       uint32_t len)
 {
 	struct serving *s = &e->serving;
 	struct note *note = note_new(from, msg, len);
 	bool full;
 
-	if (!note) {
-		serve_refuse_control(e, conn, id, -EPROTO);
-		return;
-	}
+	if (!note)
+		return -EPROTO;
 	pthread_mutex_lock(&s->lock);
 	full = s->n_notes >= ENGINE_NOTES;
 	if (!full) {
@@ -196,15 +194,23 @@ static void serve_notify(struct mc_engine *e, uint64_t conn, uint64_t id,
 		pthread_cond_broadcast(&s->asked);
 	}
 	pthread_mutex_unlock(&s->lock);
-	if (!full) {
-		serve_answer(e, conn, id, 0, NULL, 0);
-		return;
-	}
+	if (!full)
+		return 0;
 	mc_notify_free(&note->n);
 	free(note);
-	mc_err(-ENOBUFS, "%d notifications wait there for someone to take "
-	       "them", ENGINE_NOTES);
-	serve_refuse_control(e, conn, id, -ENOBUFS);
+	return mc_err(-ENOBUFS, "%d notifications wait there for someone to "
+		      "take them", ENGINE_NOTES);
+}
+
+static void serve_notify(struct mc_engine *e, uint64_t conn, uint64_t id,
+			 const char *from, const char *msg, uint32_t len)
+{
+	int r = serve_note(e, from, msg, len);
+
+	if (r < 0)
+		serve_refuse_control(e, conn, id, r);
+	else
+		serve_answer(e, conn, id, 0, NULL, 0);
 }
 
 int mc_notify_send(struct mc_engine *e, int segment, const char *name,

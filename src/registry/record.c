@@ -20,6 +20,7 @@
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum {
 	RECORD_VERSION = 1,
@@ -68,12 +69,68 @@ static struct json_object *record_native(const struct mc_record *r)
 	return NULL;
 }
 
+static struct json_object *record_buffer(const struct mc_record *r,
+					 const struct mc_buffer_info *b)
+{
+	struct json_object *o = json_object_new_object();
+
+	if (!o)
+		return NULL;
+	if (!record_add_text(o, "name", r->name) &&
+	    !record_add(o, "addr", json_object_new_uint64(b->addr)) &&
+	    !record_add(o, "length", json_object_new_uint64(b->len)) &&
+	    /* For our own; the public one knows of no access flags. */
+	    (b->access == MC_REMOTE_RW ||
+	     !record_add(o, "mooncake_access",
+			 json_object_new_int(b->access))))
+		return o;
+	json_object_put(o);
+	return NULL;
+}
+
+static struct json_object *record_buffers(const struct mc_record *r)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (uint64_t i = 0; list && i < r->n_buffers; i++) {
+		struct json_object *b = record_buffer(r, &r->buffers[i]);
+
+		if (b && !json_object_array_add(list, b))
+			continue;
+		json_object_put(b);
+		json_object_put(list);
+		list = NULL;
+	}
+	return list;
+}
+
+/* What the public Mooncake wants to know to reach the buffers. */
+static int record_fill_served(struct json_object *o, const struct mc_record *r)
+{
+	struct mc_net_name at = { .port = 0 };
+	char now[48];
+	struct timespec t;
+	struct tm tm;
+	size_t n;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	n = strftime(now, sizeof(now), "%F %T", localtime_r(&t.tv_sec, &tm));
+	snprintf(now + n, sizeof(now) - n, ".%06ld", t.tv_nsec / 1000);
+	if (mc_net_parse(r->addr, -1, &at) < 0 ||
+	    record_add_text(o, "tcp_data_host", at.host) < 0 ||
+	    record_add(o, "tcp_proto_version", json_object_new_int(2)) < 0)
+		return -ENOMEM;
+	return record_add_text(o, "timestamp", now);
+}
+
 static int record_fill(struct json_object *o, const struct mc_record *r)
 {
 	if (record_add_text(o, "name", r->name) < 0 ||
 	    record_add_text(o, "protocol", "tcp") < 0 ||
-	    record_add(o, "tcp_data_port", json_object_new_int(0)) < 0 ||
-	    record_add(o, "buffers", json_object_new_array()) < 0)
+	    record_add(o, "tcp_data_port",
+		       json_object_new_int(r->data_port)) < 0 ||
+	    record_add(o, "buffers", record_buffers(r)) < 0 ||
+	    (r->data_port && record_fill_served(o, r) < 0))
 		return -ENOMEM;
 	return record_add(o, "mooncake_native", record_native(r));
 }
@@ -216,26 +273,36 @@ int mc_record_decode(const char *json, size_t len, struct mc_record *r)
 
 /* ---- in a registry ----------------------------------------------------- */
 
-enum { RECORD_KEY_MAX = MC_NAME_MAX + 16 };
-
-/* The public key of a segment; leading slashes are not part of its name. */
-static int record_key(const char *name, char key[RECORD_KEY_MAX])
+/* Leading slashes are not part of a segment's name; one that has others is its
+ * key without a kind. */
+int mc_record_key(const char *kind, const char *name,
+		  char key[MC_RECORD_KEY_MAX])
 {
+	const char *cluster = getenv("MC_METADATA_CLUSTER_ID");
+	bool ram = !strcmp(kind, "ram");
+
 	name += strspn(name, "/");
 	if (!*name || strlen(name) >= MC_NAME_MAX)
 		return mc_err(-EINVAL, "segment name '%.80s': expected 1 to "
 			      "%d bytes", name, MC_NAME_MAX - 1);
-	snprintf(key, RECORD_KEY_MAX, "mooncake/%s%s",
-		 strchr(name, '/') ? "" : "ram/", name);
+	if (!cluster)
+		cluster = "";
+	if (strlen(cluster) >= MC_NAME_MAX)
+		return mc_err(-EINVAL, "MC_METADATA_CLUSTER_ID is longer than "
+			      "%d bytes", MC_NAME_MAX - 1);
+	snprintf(key, MC_RECORD_KEY_MAX, "mooncake/%s%s%s%s%s", cluster,
+		 *cluster && cluster[strlen(cluster) - 1] != '/' ? "/" : "",
+		 ram && strchr(name, '/') ? "" : kind,
+		 ram && strchr(name, '/') ? "" : "/", name);
 	return 0;
 }
 
 int mc_record_publish(struct mc_registry *reg, const struct mc_record *r,
 		      int ttl_ms)
 {
-	char key[RECORD_KEY_MAX];
+	char key[MC_RECORD_KEY_MAX];
 	char *json = NULL;
-	int ret = record_key(r->name, key);
+	int ret = mc_record_key("ram", r->name, key);
 
 	if (!ret)
 		ret = mc_record_encode(r, &json);
@@ -246,9 +313,8 @@ int mc_record_publish(struct mc_registry *reg, const struct mc_record *r,
 	return ret;
 }
 
-/* The value of @key, to be freed, and its length. */
-static int64_t record_read(struct mc_registry *reg, const char *key,
-			   char **out, uint64_t *version)
+int64_t mc_record_read(struct mc_registry *reg, const char *key, char **out,
+		       uint64_t *version)
 {
 	uint64_t size = 4096;
 	char *text = NULL, *grown;
@@ -278,7 +344,7 @@ static int record_fetch(struct mc_registry *reg, const char *name,
 			const char *key, struct mc_record *r, uint64_t *version)
 {
 	char *json = NULL;
-	int64_t len = record_read(reg, key, &json, version);
+	int64_t len = mc_record_read(reg, key, &json, version);
 	int ret;
 
 	if (len == -ENOENT)
@@ -298,9 +364,9 @@ static int record_fetch(struct mc_registry *reg, const char *name,
 int mc_record_fetch(struct mc_registry *reg, const char *name,
 		    struct mc_record *r)
 {
-	char key[RECORD_KEY_MAX];
+	char key[MC_RECORD_KEY_MAX];
 	uint64_t version;
-	int ret = record_key(name, key);
+	int ret = mc_record_key("ram", name, key);
 
 	return ret < 0 ? ret : record_fetch(reg, name, key, r, &version);
 }
@@ -308,10 +374,10 @@ int mc_record_fetch(struct mc_registry *reg, const char *name,
 int mc_record_withdraw(struct mc_registry *reg, const char *name,
 		       uint64_t epoch)
 {
-	char key[RECORD_KEY_MAX];
+	char key[MC_RECORD_KEY_MAX];
 	struct mc_record r;
 	uint64_t version;
-	int ret = record_key(name, key);
+	int ret = mc_record_key("ram", name, key);
 
 	if (!ret)
 		ret = record_fetch(reg, name, key, &r, &version);

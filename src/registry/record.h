@@ -1,10 +1,10 @@
 /*
  * record.h - the record under which an engine is found in a registry.
  *
- * It has the form of a segment descriptor of the public Mooncake, of a segment
- * without buffers, so that its programs can read it; who and where we are is in
- * a member of our own, which they pass over. Our peers ask the engine itself
- * for its buffers.
+ * It has the form of a segment descriptor of the public Mooncake, so that its
+ * programs can read it, and names buffers only where they are served
+ * (../v1/server.h); who and where we are is in a member of our own, which they
+ * pass over. Our peers ask the engine itself for its buffers.
  */
 #ifndef MC_REGISTRY_RECORD_H
 #define MC_REGISTRY_RECORD_H
@@ -16,6 +16,10 @@ struct mc_record {
 	char addr[MC_ADDR_MAX];		/* of its engine's listener */
 	uint64_t epoch;
 	uint64_t host_id;
+	/* For programs of the public Mooncake; decoding leaves them alone. */
+	int data_port;			/* of its data plane; 0: not served */
+	const struct mc_buffer_info *buffers;
+	uint64_t n_buffers;
 };
 
 /* As JSON text, which the caller frees. */
@@ -32,6 +36,16 @@ int mc_record_publish(struct mc_registry *reg, const struct mc_record *r,
 /* Who serves segment @name? -ENOENT no one. */
 int mc_record_fetch(struct mc_registry *reg, const char *name,
 		    struct mc_record *r);
+
+/* The key of something of @name, "ram" or "rpc_meta": within the cluster that
+ * MC_METADATA_CLUSTER_ID names, as the public Mooncake has it. */
+enum { MC_RECORD_KEY_MAX = 2 * MC_NAME_MAX + 32 };
+int mc_record_key(const char *kind, const char *name,
+		  char key[MC_RECORD_KEY_MAX]);
+
+/* The value of @key, which the caller frees, and its length. */
+int64_t mc_record_read(struct mc_registry *reg, const char *key, char **out,
+		       uint64_t *version);
 
 /* Take the record back, unless another epoch has replaced it (-ESTALE). */
 int mc_record_withdraw(struct mc_registry *reg, const char *name,

@@ -50,6 +50,28 @@ int mc_host_admit(struct mc_host *h, enum mc_op op, struct mc_piece *p,
 		  uint32_t n);
 void mc_host_served(struct mc_host *h, enum mc_op op, uint64_t bytes);
 
+/* ---- and what the server of the public protocol asks ---------------- */
+
+/* The same for one range, which has no id; a length of 0 is refused. */
+int mc_host_admit_range(struct mc_host *h, enum mc_op op, uint64_t addr,
+			uint64_t len);
+
+/* A notification has come: 0 once it is with those that wait to be taken. */
+int mc_host_notified(struct mc_host *h, const char *from, const char *name,
+		     const void *msg, uint32_t len);
+
+/* The segment descriptor as the public Mooncake has it, which the caller
+ * frees. */
+int mc_host_segment_json(struct mc_host *h, char **json);
+
+/* ---- what both ask -------------------------------------------------- */
+
+/* A connection to the engine's port began with these bytes, which are not of
+ * the native protocol: true if they are of the public one, and are served; @fd
+ * is left to the caller. */
+bool mc_host_stranger(struct mc_host *h, int fd, const void *first,
+		      uint32_t n);
+
 /* A connection was turned away. */
 void mc_host_rejected(struct mc_host *h);
 

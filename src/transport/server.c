@@ -32,6 +32,7 @@ enum {
 	SERVE_MAX = 8192,		/* connections */
 	SERVE_STEPS = 64,		/* per event, then others' turn */
 	SERVE_IOV = 256,
+	SERVE_FIRST = 8,		/* bytes that tell a protocol */
 };
 
 enum serve_state {
@@ -217,6 +218,23 @@ static int serve_refuse_hello(struct serve_conn *c, const struct wire_hello *h)
 	return 0;
 }
 
+/* Not the native protocol: the engine may have a server for what it is. That
+ * gets the socket, by a descriptor of its own, and here it ends. */
+static int serve_stranger(struct serve_conn *c)
+{
+	int fd = c->s.tls || c->is_unix ? -1 :
+		 fcntl(c->s.fd, F_DUPFD_CLOEXEC, 3);
+
+	if (fd < 0 || !mc_host_stranger(c->server->host, fd, c->rx.buf +
+					c->rx.used, c->rx.have - c->rx.used)) {
+		if (fd >= 0)
+			close(fd);
+		return mc_err(-EPROTO, "not the native protocol");
+	}
+	serve_opened(c);
+	return -ECONNRESET;
+}
+
 static int serve_hello(struct serve_conn *c)
 {
 	struct mc_host *host = c->server->host;
@@ -227,14 +245,18 @@ static int serve_hello(struct serve_conn *c)
 		.host_id = mc_host_id(host), .flags = key->len ? WIRE_KEY : 0,
 	};
 	struct wire_hello h;
-	int r = wire_fill(&c->rx, &c->s, sizeof(h));
+	int r = wire_fill(&c->rx, &c->s, SERVE_FIRST);
 
+	if (r <= 0)
+		return r;
+	memcpy(&h, c->rx.buf + c->rx.used, sizeof(h.magic));
+	if (h.magic != WIRE_MAGIC)
+		return serve_stranger(c);
+	r = wire_fill(&c->rx, &c->s, sizeof(h));
 	if (r <= 0)
 		return r;
 	memcpy(&h, c->rx.buf + c->rx.used, sizeof(h));
 	c->rx.used += sizeof(h);
-	if (h.magic != WIRE_MAGIC)
-		return mc_err(-EPROTO, "not the native protocol");
 	h.name[sizeof(h.name) - 1] = 0;
 	mc_copy(c->from, h.name);
 	c->epoch = h.epoch;

@@ -65,6 +65,9 @@ struct mc_peer {
 	char addr[MC_ADDR_MAX];		/* host:port of its listener */
 	uint64_t epoch;			/* 0: not known yet */
 	uint64_t host_id;		/* equal: it may be on this host */
+	char v1_addr[MC_ADDR_MAX];	/* one that speaks only the public
+					 * protocol: its data port; else "" */
+	int v1_version;			/* of its framing */
 	void *engine;			/* the engine's own note of it */
 };
 
@@ -83,6 +86,8 @@ struct mc_path {
 
 struct mc_transport {
 	const char *name;
+	bool strange;			/* for peers with v1_addr, and for no
+					 * others */
 
 	/* @host is what the engine does for the transport (below). The context
 	 * lives as long as the engine. -EOPNOTSUPP: not on this machine. */

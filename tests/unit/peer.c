@@ -28,6 +28,7 @@ const struct setup setups[] = {
 	{ .name = "tcp-tls", .transports = "tcp", .tls = true },
 	{ .name = "tcp-4", .transports = "tcp", .streams = 4 },
 	{ .name = "tcp-v6", .transports = "tcp", .listen = "[::1]:0" },
+	{ .name = "v1", .transports = "v1", .profile = "v1" },
 };
 const int n_setups = sizeof(setups) / sizeof(setups[0]);
 
@@ -114,7 +115,7 @@ struct mc_options setup_options(const struct setup *s)
 {
 	struct mc_options o = {
 		.transports = s->transports, .streams = s->streams,
-		.listen = s->listen,
+		.listen = s->listen, .profile = s->profile,
 	};
 
 	if (s->key)

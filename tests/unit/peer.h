@@ -29,6 +29,7 @@ struct setup {
 	const char *name;
 	const char *transports;
 	const char *listen;
+	const char *profile;
 	bool same;			/* an engine opens its own segment */
 	bool child;			/* the far engine is another process */
 	bool foreign;			/* memory registered, not allocated */

@@ -26,6 +26,7 @@ local function engine_options(opt, registry)
       listen = opt.listen, advertise = opt.advertise, name = opt.name, registry = join,
       transports = opt.transport, devices = opt.devices, key_file = opt.key,
       tls_cert = opt.tls_cert, tls_key = opt.tls_key, tls_ca = opt.tls_ca,
+      profile = opt.profile,
    }
 end
 
@@ -98,6 +99,8 @@ than --eval-timeout is stopped, for a node has others to serve.]] .. environment
       ["tls-cert"] = { nil, "PEM file; with its key it turns TLS 1.3 on", "FILE" },
       ["tls-key"] = { nil, "its key", "FILE" },
       ["tls-ca"] = { nil, "who signs the peers'; default: the certificate", "FILE" },
+      profile = { nil, "v1: speak the public Mooncake's protocol too, which has no\n"
+                  .. "authentication; default $MOONCAKE_PROFILE", "NAME" },
       quiet = { false, "no list of what is offered", short = "q" },
    },
    run = run,

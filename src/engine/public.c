@@ -1,0 +1,342 @@
+/*
+ * public.c - the engine in profile v1, where it speaks the public Mooncake's
+ * protocol too: to whom it is spoken, and what is said there. What travels on
+ * its connections is in ../v1 and ../transport/v1.c.
+ *
+ * Such a peer has no epoch. Where it listens stands for one: who is restarted
+ * listens elsewhere, unless by chance.
+ */
+#include "engine.h"
+
+#include "../base/net.h"
+#include "../registry/registry.h"
+#include "../v1/frame.h"
+#include "../v1/segment.h"
+
+enum { PUBLIC_PORTS = 100 };		/* tried before giving up */
+
+/* ---- the profile ----------------------------------------------------- */
+
+int public_profile(struct mc_engine *e)
+{
+	const char *p = e->opts.profile;
+
+	if (!p || !p[0] || !strcmp(p, "native"))
+		return 0;
+	if (strcmp(p, "v1") && strcmp(p, "v1,unauthenticated"))
+		return mc_err(-EINVAL, "no profile is called '%s': there are "
+			      "native, v1 and v1,unauthenticated", p);
+	if (e->tls)
+		return mc_err(-EINVAL, "profile v1 has no TLS, and this engine "
+			      "has a certificate");
+	if (e->key.len && !strcmp(p, "v1"))
+		return mc_err(-EACCES, "profile v1 has no authentication, and "
+			      "this engine has a cluster key: ask for "
+			      "'v1,unauthenticated' to let anyone in");
+	e->public = true;
+	return 0;
+}
+
+/* Port 0 is one of those that the public one uses: firewalls know them. */
+static int public_listen(struct mc_engine *e, const struct mc_net_name *name,
+			 const char *unix_name)
+{
+	char addr[MC_ADDR_MAX];
+	int r;
+
+	for (int i = 0; i < PUBLIC_PORTS; i++) {
+		r = mc_net_join(name->host, name->port ? name->port :
+				mc_v1_port(), addr);
+		if (!r)
+			r = mc_server_open(&e->server, (void *)e, e->loops,
+					   e->n_loops, addr, unix_name);
+		if (r != -EADDRINUSE || name->port)
+			break;
+	}
+	return r;
+}
+
+int public_serve(struct mc_engine *e, const char *listen,
+		 const char *unix_name)
+{
+	struct mc_net_name name;
+	int r;
+
+	if (!e->public)
+		return mc_server_open(&e->server, (void *)e, e->loops,
+				      e->n_loops, listen, unix_name);
+	r = mc_net_parse(listen, -1, &name);
+	if (!r)
+		r = public_listen(e, &name, unix_name);
+	if (!r)
+		r = mc_v1_server_open(&e->v1, (void *)e, e->loops, e->n_loops,
+				      name.host);
+	return r;
+}
+
+/* ---- what we say of ourselves ---------------------------------------- */
+
+int public_record(struct mc_engine *e, struct mc_record *out,
+		  struct mc_buffer_info **buffers)
+{
+	*out = (struct mc_record){ .epoch = e->epoch, .host_id = e->host_id };
+	*buffers = NULL;
+	mc_copy(out->name, e->name);
+	mc_copy(out->addr, e->addr);
+	if (!e->v1)
+		return 0;
+	out->data_port = mc_v1_server_port(e->v1);
+	if (buffers_shared(e, buffers, &out->n_buffers) < 0)
+		return -ENOMEM;
+	out->buffers = *buffers;
+	return 0;
+}
+
+int mc_host_segment_json(struct mc_host *h, char **json)
+{
+	struct mc_buffer_info *buffers;
+	struct mc_record record;
+	int r = public_record((void *)h, &record, &buffers);
+
+	if (!r)
+		r = mc_record_encode(&record, json);
+	free(buffers);
+	return r;
+}
+
+bool mc_host_stranger(struct mc_host *h, int fd, const void *first, uint32_t n)
+{
+	struct mc_engine *e = (void *)h;
+
+	if (!e->v1 || mc_v1_frame_length(first) < 0)
+		return false;
+	mc_v1_server_take(e->v1, fd, first, n);
+	return true;
+}
+
+int mc_host_notified(struct mc_host *h, const char *from, const char *name,
+		     const void *msg, uint32_t len)
+{
+	uint32_t n = strlen(name) + 1;
+	char *both = malloc(n + len + 1);
+	int r;
+
+	if (!both)
+		return mc_err(-ENOMEM, "out of memory");
+	memcpy(both, name, n);
+	memcpy(both + n, msg, len);
+	r = serve_note((void *)h, from, both, n + len);
+	free(both);
+	return r;
+}
+
+/* ---- what others say of themselves ----------------------------------- */
+
+/* Of a peer: its descriptor, and where its handshake port is. */
+struct public_found {
+	char *json;
+	uint64_t len;
+	char addr[MC_ADDR_MAX];
+};
+
+/* Without a registry the name is the port, which is asked. */
+static int public_ask(struct peer *p, uint64_t deadline_ns,
+		      struct public_found *f)
+{
+	struct mc_v1_call c = { .addr = f->addr, .type = MC_V1_METADATA };
+	char *own = NULL;
+	int r = mc_host_segment_json((void *)p->e, &own);
+
+	mc_copy(f->addr, p->at.name);
+	if (r < 0)
+		return r;
+	c.json = own;
+	r = mc_v1_ask(&c, deadline_ns);
+	free(own);
+	f->json = c.reply;
+	f->len = c.reply_len;
+	return r;
+}
+
+static int public_read(struct mc_registry *reg, const char *kind,
+		       const char *name, char **json, uint64_t *len)
+{
+	char key[MC_RECORD_KEY_MAX];
+	uint64_t version;
+	int64_t n = mc_record_key(kind, name, key);
+
+	if (!n)
+		n = mc_record_read(reg, key, json, &version);
+	if (n < 0)
+		return n;
+	*len = n;
+	return 0;
+}
+
+/* With one, the port is known to one of ours only if it speaks v1. */
+static int public_lookup(struct peer *p, struct public_found *f)
+{
+	struct mc_registry *reg;
+	char *place = NULL;
+	uint64_t len = 0;
+	int r = mc_registry_open(&reg, p->e->opts.registry);
+
+	if (r < 0)
+		return r;
+	r = public_read(reg, "ram", p->at.name, &f->json, &f->len);
+	if (!r && !public_read(reg, "rpc_meta", p->at.name, &place, &len))
+		r = mc_v1_place_decode(place, len, f->addr);
+	free(place);
+	mc_registry_close(reg);
+	return r;
+}
+
+/* Has this engine a transport for its own kind? */
+static bool public_is_native(const struct mc_engine *e)
+{
+	for (int i = 0; i < e->n_tr; i++)
+		if (!e->tr[i].t->strange)
+			return true;
+	return false;
+}
+
+/* The port for data is at the host of the other one, unless it says else. */
+static int public_data_addr(const struct public_found *f,
+			    const struct mc_v1_segment *s,
+			    char addr[MC_ADDR_MAX])
+{
+	struct mc_net_name at;
+	int r;
+
+	if (!f->addr[0])
+		return mc_err(-ENOENT, "segment '%s' has no rpc_meta: has its "
+			      "engine ended?", s->name);
+	r = mc_net_parse(f->addr, -1, &at);
+	if (r < 0)
+		return r;
+	if (!s->tcp || !s->data_port)
+		return mc_err(-EOPNOTSUPP, "segment '%s' is served by %s, not "
+			      "by tcp", s->name, s->protocol);
+	return mc_net_join(s->data_host[0] ? s->data_host : at.host,
+			   s->data_port, addr);
+}
+
+/* One of ours says it. */
+static uint64_t public_epoch(const struct public_found *f, bool native,
+			     const char *data_addr)
+{
+	uint64_t seed = mc_hash(f->addr, strlen(f->addr), 0);
+	struct mc_record record;
+
+	if (native && !mc_record_decode(f->json, f->len, &record))
+		return record.epoch;
+	return mc_hash(data_addr, strlen(data_addr), seed) | 1;
+}
+
+/* What was found holds from now on. */
+static int public_install(struct peer *p, const struct public_found *f,
+			  const struct mc_v1_segment *s)
+{
+	char data_addr[MC_ADDR_MAX];
+	struct desc *d, *old;
+	uint64_t epoch, was;
+	int r = public_data_addr(f, s, data_addr);
+
+	if (r < 0)
+		return r;
+	epoch = public_epoch(f, s->native, data_addr);
+	d = desc_new(epoch, s->buf, s->n);
+	if (!d)
+		return mc_err(-ENOMEM, "out of memory");
+	pthread_mutex_lock(&p->lock);
+	was = p->at.epoch;
+	p->at.epoch = epoch;
+	p->at.v1_version = s->version;
+	mc_copy(p->at.addr, f->addr);
+	mc_copy(p->at.v1_addr, data_addr);
+	old = p->desc;
+	p->desc = d;
+	pthread_mutex_unlock(&p->lock);
+	desc_put(old);
+	if (was && was != epoch) {
+		mc_log(MC_INFO, "engine", "%s was restarted", p->at.name);
+		rails_reset(p);
+	}
+	return 0;
+}
+
+int public_refresh(struct peer *p, uint64_t deadline_ns)
+{
+	struct public_found f = { 0 };
+	struct mc_v1_segment s;
+	struct mc_peer at = peer_at(p);
+	int r;
+
+	/* Once known as one of ours, it is asked as such. */
+	if (at.epoch && !at.v1_addr[0])
+		return 1;
+	if (publish_is_peer(p->e))
+		r = public_ask(p, deadline_ns, &f);
+	else
+		r = public_lookup(p, &f);
+	/* One of ours in the native profile hangs up on such a question. */
+	if (r == -ECONNRESET && !at.v1_addr[0])
+		return 1;
+	if (!r)
+		r = mc_v1_segment_decode(f.json, f.len, &s);
+	if (!r) {
+		if (s.native && public_is_native(p->e))
+			r = 1;
+		else
+			r = public_install(p, &f, &s);
+		mc_v1_segment_free(&s);
+	}
+	free(f.json);
+	return r;
+}
+
+/* ---- calls ----------------------------------------------------------- */
+
+static int public_notify(struct mc_v1_call *v, const struct wire_call *c,
+			 uint64_t deadline_ns)
+{
+	const char *name = c->msg;
+	uint32_t n = strlen(name) + 1, len;
+	char answer[MC_NAME_MAX], *json, *msg = NULL;
+	int r = mc_v1_notify_encode(name, name + n, c->len - n, &json);
+
+	if (r < 0)
+		return r;
+	v->type = MC_V1_NOTIFY;
+	v->json = json;
+	r = mc_v1_ask(v, deadline_ns);
+	free(json);
+	if (r < 0)
+		return r;
+	r = mc_v1_notify_decode(v->reply, v->reply_len, answer, &msg, &len);
+	if (!r && !len)
+		r = mc_err(-EPROTO, "%s rejected the notification", v->addr);
+	free(msg);
+	free(v->reply);
+	return r;
+}
+
+int public_call(struct peer *p, struct wire_call *c, uint64_t deadline_ns)
+{
+	struct mc_peer at = peer_at(p);
+	struct mc_v1_call v = { .addr = at.addr, .type = MC_V1_PROBE,
+				.json = "{}", .stop = c->stop };
+	int r;
+
+	switch (c->kind) {
+	case WIRE_NOTIFY:
+		return public_notify(&v, c, deadline_ns);
+	case WIRE_PING:
+		r = mc_v1_ask(&v, deadline_ns);
+		free(v.reply);
+		return r;
+	default:
+		return mc_err(-EOPNOTSUPP, "%s speaks only the public "
+			      "protocol, which has no such request", at.name);
+	}
+}
