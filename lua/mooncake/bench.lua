@@ -61,8 +61,8 @@ local function connect(self, spec)
    local addr, why, errno = spec.node, nil, nil
    -- First, so that an option that is wrong is said here and not by the target.
    self.engine, why, errno = mooncake.open {
-      listen = "none", transports = spec.transport, key_file = spec.key,
-      spin_us = spec.spin,
+      listen = "none", registry = spec.join, transports = spec.transport,
+      key_file = spec.key, spin_us = spec.spin,
    }
    if not self.engine then return nil, why, errno end
    if not addr then
@@ -80,7 +80,8 @@ local function connect(self, spec)
    return true
 end
 
--- spec: node ("host:port"; nil: a target is started), transport, memory ("alloc" or
+-- spec: node ("host:port", or a name with `join`, the registry's URL; nil: a target is
+-- started), transport, memory ("alloc" or
 -- "foreign"), span, key, spin (microseconds to poll before sleeping), stopped (says
 -- whether to end early).
 function bench.open(spec)

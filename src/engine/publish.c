@@ -9,6 +9,7 @@
  */
 #include "engine.h"
 
+#include "../base/net.h"
 #include "../registry/registry.h"
 #include "../v1/segment.h"
 
@@ -212,9 +213,12 @@ void publish_close(struct mc_engine *e)
 }
 
 /* Where does segment @name lead? The epoch in its record is what the registry
- * knew last: the peer's own word, at the first contact, is what counts. */
+ * knew last: the peer's own word, at the first contact, is what counts. An
+ * address that the registry does not know leads to itself. */
 int publish_resolve(struct mc_engine *e, const char *name, struct mc_peer *at)
 {
+	struct mc_net_name address;
+	bool is_address = !mc_net_parse(name, -1, &address);
 	struct mc_registry *r;
 	struct mc_record record;
 	int ret;
@@ -229,6 +233,10 @@ int publish_resolve(struct mc_engine *e, const char *name, struct mc_peer *at)
 		return ret;
 	ret = mc_record_fetch(r, name, &record);
 	mc_registry_close(r);
+	if (ret == -ENOENT && is_address) {
+		mc_copy(at->addr, name);
+		return 0;
+	}
 	if (!ret)
 		mc_copy(at->addr, record.addr);
 	return ret;

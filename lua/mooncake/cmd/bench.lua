@@ -22,8 +22,9 @@ local function target(opt)
    if os.getenv "MOONCAKE_BENCH_CHILD" then proc.die_with_parent() end
    local stopped, fd = proc.on_sigint()
    local n = util.check(node.open {
-      engine = { listen = opt.listen, advertise = opt.advertise,
-                 transports = opt.transport, key_file = opt.key, spin_us = opt.spin },
+      engine = { listen = opt.listen, advertise = opt.advertise, name = opt.name,
+                 registry = opt.join, transports = opt.transport, key_file = opt.key,
+                 spin_us = opt.spin },
       memory = opt.span, foreign = opt.memory == "foreign",
    })
    n.memory:fill(2)
@@ -162,8 +163,8 @@ end
 
 local function one_transport(opt, list, transport, where)
    local s, why, errno = bench.open {
-      node = where, transport = transport, memory = opt.memory, span = opt.span,
-      key = opt.key, spin = opt.spin, stopped = opt.stopped,
+      node = where, join = opt.join, transport = transport, memory = opt.memory,
+      span = opt.span, key = opt.key, spin = opt.spin, stopped = opt.stopped,
    }
    if not s then
       if opt.stopped() then return 0 end
@@ -186,7 +187,10 @@ local function check_options(opt, args)
       wrong("--spin takes microseconds, not '%s'", opt.spin)
    end
    if (opt.target and 1 or 0) + (opt.self and 1 or 0) + #args > 1 then
-      wrong "--target, --self and HOST:PORT exclude each other"
+      wrong "--target, --self and NODE exclude each other"
+   end
+   if opt.name and not (opt.target and opt.join) then
+      wrong "--name is of a --target, in a registry to --join"
    end
    if opt.target then return end
    if not opt.self and not args[1] then
@@ -218,13 +222,14 @@ local function run(opt, args)
 end
 
 return {
-   usage = "bench [OPTIONS] [HOST:PORT]",
+   usage = "bench [OPTIONS] [NODE]",
    summary = "how fast it is, and what limits it",
    help = [[
 Moves batches of blocks between this process and a target - a `mooncake bench --target`
-or `mooncake serve --memory` elsewhere, or with --self a process that it starts - and
-prints for each point the rate, the latency of a batch, and the CPU time both ends spent
-per GB (*: of this end only). Lists as 4k,64k,1m make a sweep.
+or `mooncake serve --memory` elsewhere, by HOST:PORT or with --join by name, or with
+--self a process that it starts - and prints for each point the rate, the latency of a
+batch, and the CPU time both ends spent per GB (*: of this end only). Lists as 4k,64k,1m
+make a sweep.
 
 Blocks are scattered over the span at both ends. Every batch takes the same places,
 so small ones stay in the CPU's caches; with --random every batch takes others.
@@ -251,6 +256,8 @@ interrupted, after the points that were measured.]] .. environment,
       span = { 2 ^ 30, "memory at each end", "BYTES" },
       limits = { false, "measure the machine's limit beside each point" },
       json = { false, "print one JSON object per point" },
+      join = { nil, "the registry that knows the target's name, or shall", "URL" },
+      name = { nil, "of the target: its name in the registry", "NAME" },
       listen = { "127.0.0.1:0", "of the target: where to be reached", "HOST:PORT" },
       advertise = { nil, "of the target: the address to tell others", "HOST[:PORT]" },
       spin = { 0, "poll so long before sleeping", "MICROSECONDS" },

@@ -83,7 +83,9 @@ end
 
 local function there(name, opt, tty)
    local mooncake = require "mooncake"
-   local e = util.check(mooncake.open { listen = "none", key_file = opt.key })
+   local e = util.check(mooncake.open {
+      listen = "none", registry = opt.join, key_file = opt.key,
+   })
    local s = util.check(e:segment(name, opt.timeout * 1000))
    local words = util.check(s:eval("return __words()", opt.timeout * 1000))
    local list = {}
@@ -125,6 +127,9 @@ end
 
 local function run(opt)
    local tty = util.is_tty(io.stdin)
+   if opt.join and not opt.node then
+      error({ user = "--join is for the name of a --node", status = 2 }, 0)
+   end
    local place = opt.node and there(opt.node, opt, tty) or here(tty)
    if tty then
       print(("mooncake %s%s; `help` says what there is, Ctrl-D ends"):format(
@@ -154,9 +159,11 @@ not ended is the end of the program. So that it can be ended, what you type is n
 compiled, unlike the files and modules it calls.
 
 With --node everything happens in that node, which must have been started with
-`mooncake serve --allow-repl` and with the same cluster key.]] .. environment,
+`mooncake serve --allow-repl` and with the same cluster key. With --join it may also be
+named as in that registry.]] .. environment,
    options = {
       node = { nil, "evaluate on a running node", "HOST:PORT" },
+      join = { nil, "the registry that knows the node's name", "URL" },
       key = { nil, "file of the cluster key; default $MOONCAKE_KEY_FILE", "FILE" },
       timeout = { 10, "seconds to wait for an answer of the node", "SECONDS" },
    },
