@@ -17,6 +17,14 @@ Copies go both ways.
   $ cmp numbers pool/some/where/copy
   $ mooncake cp --quiet --transport tcp $addr/some/where/copy again && cmp numbers again
 
+So do the files below a folder.
+
+  $ mooncake cp -r pool/some back
+  1 file, 575.1 KiB in *, by local files (glob)
+  $ mooncake cp -r $addr/some/ tree --verify && find tree -type f
+  1 file, 575.1 KiB in *, by shm, verified (glob)
+  tree/where/copy
+
 Names lead nowhere else.
 
   $ mooncake cp $addr/letters copy

@@ -250,6 +250,19 @@ function tests.a_node_evaluates_for_who_has_the_key()
    test.eq(text, "1000000\n" .. ("y"):rep(200000) .. "\n")
 end
 
+function tests.a_node_has_a_name_in_a_registry()
+   local registry = test.spawn { "mooncake", "serve", "--quiet", "--registry",
+                                 "127.0.0.1:0", stderr = "null" }
+   local url = "http://" .. registry:read_line(10000):match "^registry (%S+)" ..
+               "/metadata"
+   local _, key = node_with_key { "--join", url, "--name", "seven" }
+   local text, status = repl("6 + 1\n", { "--node", "seven", "--join", url, "--key",
+                                          key })
+   test.eq({ text, status }, { "7\n", 0 })
+   text, status = repl("1\n", { "--join", url })
+   test.eq(status, 2, text)
+end
+
 function tests.a_node_that_does_not_allow_it_says_so()
    local p = test.spawn { "mooncake", "serve", "--quiet" }
    local addr = p:read_line(10000):match "^ready (%S+)"

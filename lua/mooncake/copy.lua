@@ -23,8 +23,10 @@ Copy.__index = Copy
 
 local copy = {}
 
--- spec: source, dest (see ends.lua), engine, verify, resume, retry (seconds), rate
--- (bytes per second or nil), on_progress(done), on_note(text), stopped().
+-- spec: source, dest (see ends.lua), engine, verify, resume, there (with resume: the
+-- destination as a source, which may be complete), retry (seconds), rate (bytes per
+-- second or nil), slots (of an earlier copy), on_progress(done), on_note(text),
+-- stopped().
 function copy.new(spec)
    spec.retries, spec.done, spec.reached, spec.pause = 0, 0, 0, PAUSE
    return setmetatable(spec, Copy)
@@ -33,6 +35,7 @@ end
 -- ---- moving a group --------------------------------------------------------
 
 local function slots(self)
+   if self.slots then return true end
    local list = {}
    for i = 1, SLOTS do
       local b, why, errno = self.engine:alloc(CHUNK, { access = "local" })
@@ -164,23 +167,37 @@ end
 
 -- ---- resuming --------------------------------------------------------------
 
--- How much of what a broken copy left behind is the source's: whole groups by sum.
-local function trusted(self, have)
+-- How much of what lies at `dest` is the source's: whole groups by sum.
+local function trusted(self, dest, have)
    local off = 0
    while off < have do
       local to = math.min(off + GROUP, have)
       local a, why, errno, final = self.source:sum(off, to - off)
       if not a then return nil, why, errno, final end
       local b
-      b, why, errno, final = self.dest:sum(off, to - off)
+      b, why, errno, final = dest:sum(off, to - off)
       if not b then return nil, why, errno, final end
-      if a ~= b then
-         self.on_note(("the part that is there differs from byte %d on"):format(off))
-         return off
-      end
+      if a ~= b then return off end
       off = to
    end
    return have
+end
+
+-- Of the part that a broken copy left behind.
+local function resumed(self, have)
+   local off, why, errno = trusted(self, self.dest, have)
+   if off and off < have then
+      self.on_note(("the part that is there differs from byte %d on"):format(off))
+   end
+   return off, why, errno
+end
+
+-- Is all of it there, under its name?
+local function complete(self, len)
+   local there = self.resume and self.there
+   local same = there and there:open() == len and trusted(self, there, len) == len
+   if there then there:close() end
+   return same
 end
 
 -- Wait before another try, longer each time, but not for one who wants to stop.
@@ -235,7 +252,8 @@ local function move_all(self, off, len)
    while off < len do
       local to = math.min(off + GROUP, len)
       local ok, why, errno, final = group(self, off, to)
-      if ok then ok, why, errno, final = self.dest:mark(to) end
+      -- Little is soon copied again.
+      if ok and len > CHUNK then ok, why, errno, final = self.dest:mark(to) end
       final = final or not ok and hopeless(self, errno)
       if ok then
          off, self.marked, self.since = to, to, mooncake.now()
@@ -257,22 +275,30 @@ end
 
 -- ---- the whole -------------------------------------------------------------
 
+local function start(self, len, have)
+   self.len, self.resumed_at, self.done = len, have, have
+   if self.on_start then self.on_start(len, have) end
+end
+
 -- True; or nil, why, errno, and whether it was the link, for ever.
 function Copy:run()
    local len, why, errno = self.source:open()
    if not len then return nil, why, errno end
+   if complete(self, len) then
+      start(self, len, len)
+      return true
+   end
    local have
    have, why, errno = self.dest:open(len, self.resume)
    if not have then return nil, why, errno end
    local ok, broken = slots(self), nil
    if ok and have > 0 then
-      have, why, errno = trusted(self, have)
+      have, why, errno = resumed(self, have)
       ok = have
    end
    if ok then ok, why, errno = self.dest:rewind(have) end
    if not ok then return nil, why, errno end
-   self.len, self.resumed_at, self.done = len, have, have
-   if self.on_start then self.on_start(len, have) end
+   start(self, len, have)
    ok, why, errno, broken = move_all(self, have, len)
    if ok then ok, why, errno = self.dest:commit() end
    if not ok then return nil, why, errno, broken end

@@ -140,7 +140,7 @@ function Client:ask(op, args, timeout_ms)
          return answer
       end
       timer.sleep(pause)
-      pause = math.min(pause + 0.5, 20)
+      pause = math.min(pause * 1.5 + 0.05, 20)
    until tonumber(C.mc_now_ns()) > stop
    return nil, ("%s did not answer '%s' in time"):format(self.segment.name, op), ETIMEDOUT
 end

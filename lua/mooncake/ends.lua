@@ -1,5 +1,5 @@
 -- ends.lua - the two ends of a copy: a local file, a file of a serving node, a range of
--- a segment's memory. All work alike:
+-- a segment's memory. All work alike, and ends.list() says what is below a folder:
 --
 --   source:open() -> len         source:fill(buffer, off, n)    source:sum(off, n)
 --   dest:open(len, resume) -> have                              dest:sum(off, n)
@@ -11,8 +11,10 @@
 
 local desk = require "mooncake.desk"
 local fs = require "mooncake.fs"
+local json = require "mooncake.json"
 local proc = require "mooncake.proc"
 local sum = require "mooncake.sum"
+local tree = require "mooncake.tree"
 
 local ends = {}
 
@@ -21,16 +23,18 @@ local CLIENT = ("%d %.9f"):format(proc.pid(), proc.now())
 
 -- ---- names -----------------------------------------------------------------
 
--- "HOST:PORT/name", "HOST:PORT#addr+len", or a path.
-function ends.parse(text)
+-- "HOST:PORT/name", "HOST:PORT#addr+len", or a path; with a registry also "NODE:name"
+-- and "NODE#addr+len".
+function ends.parse(text, registry)
    local host, sep, rest = text:match "^(%[[^%]]+%]:%d+)([/#])(.*)$"
    if not host then host, sep, rest = text:match "^([^/:#]+:%d+)([/#])(.*)$" end
+   if not host and registry then host, sep, rest = text:match "^([^/:#]+)([:#])(.*)$" end
    if not host then return { kind = "local", path = text } end
-   if sep == "/" then return { kind = "file", node = host, name = rest } end
+   if sep ~= "#" then return { kind = "file", node = host, name = rest } end
    local addr, len = rest:match "^([^+]+)%+?(.*)$"
    addr, len = tonumber(addr or ""), len ~= "" and tonumber(len) or nil
    if not addr or rest:find "+" and not len then
-      return nil, ("%s: a range is HOST:PORT#ADDRESS+LENGTH"):format(text)
+      return nil, ("%s: a range is NODE#ADDRESS+LENGTH"):format(text)
    end
    return { kind = "range", node = host, addr = addr, len = len }
 end
@@ -39,6 +43,14 @@ end
 function ends.base(at)
    local name = at.kind == "local" and at.path or at.name
    return name and name:match "([^/]+)/*$"
+end
+
+-- A name below a folder, as an end of its own.
+function ends.below(at, name)
+   local path = at.path and at.path:gsub("/+$", "") .. "/" .. name
+   local above = (at.name or ""):gsub("/+$", "")
+   return { kind = at.kind, node = at.node, path = path, parents = true,
+            name = at.name and (above == "" and name or above .. "/" .. name) }
 end
 
 -- ---- local files -----------------------------------------------------------
@@ -87,12 +99,13 @@ local LocalDest = setmetatable({}, { __index = Local })
 LocalDest.__index = LocalDest
 
 function LocalDest:open(len, resume)
-   local why, errno
+   local ok, why, errno = true, nil, nil
+   if self.parents then ok, why, errno = tree.make_parents(self.path) end
+   if not ok then return nil, why, errno, true end
    self.file, why, errno = fs.open(self.path .. ".part", resume and "a" or "w")
    if not self.file then return nil, why, errno, true end
    local have = self.file:size()
    if have <= len then return have end
-   local ok
    ok, why, errno = self.file:truncate(0)
    if not ok then return nil, why, errno, true end
    return 0
@@ -114,14 +127,17 @@ end
 local Remote = {}
 Remote.__index = Remote
 
--- The segment and its desk; again after the link broke.
-function Remote:connect()
-   local why, errno
-   self.segment, why, errno = self.engine:segment(self.node, 3000)
-   if not self.segment then return nil, why, errno end
-   if self.desk then self.desk:close() end
-   self.desk, why, errno = desk.find(self.segment)
-   if not self.desk and not self.plain then return nil, why, errno end
+-- The segment and its desk, which others use too; anew after the link broke.
+function Remote:connect(anew)
+   local s, why, errno = self.engine:segment(self.node, 3000)
+   if not s then return nil, why, errno end
+   if anew and s.desk then
+      s.desk:close()
+      s.desk = nil
+   end
+   if not s.desk then s.desk, why, errno = desk.find(s) end
+   self.segment, self.desk = s, s.desk
+   if not s.desk and not self.plain then return nil, why, errno end
    return true
 end
 
@@ -169,11 +185,11 @@ end
 local FileSource = setmetatable({}, { __index = Remote })
 FileSource.__index = FileSource
 
-function FileSource:open()
-   local ok, why, errno = self:connect()
+function FileSource:open(anew)
+   local ok, why, errno = self:connect(anew)
    if not ok then return nil, why, errno end
    local a, final
-   a, why, errno, final = self:ask("open", { name = self.name, mode = "r" })
+   a, why, errno, final = self:ask("open", { name = self.name, mode = self.mode or "r" })
    if not a then return nil, why, errno, final end
    if self.len and self.len ~= a.len then
       return nil, self.name .. " has another length now", ESTALE, true
@@ -182,13 +198,13 @@ function FileSource:open()
    return a.len
 end
 
-FileSource.reopen = FileSource.open
+function FileSource:reopen() return self:open(true) end
 
 local FileDest = setmetatable({}, { __index = Remote })
 FileDest.__index = FileDest
 
-function FileDest:open(len, resume)
-   local ok, why, errno = self:connect()
+function FileDest:open(len, resume, anew)
+   local ok, why, errno = self:connect(anew)
    if not ok then return nil, why, errno end
    local a, final
    a, why, errno, final = self:ask("open", {
@@ -200,7 +216,7 @@ function FileDest:open(len, resume)
 end
 
 function FileDest:reopen()
-   local have, why, errno, final = self:open(self.len, true)
+   local have, why, errno, final = self:open(self.len, true, true)
    return have, why, errno, final
 end
 
@@ -238,7 +254,7 @@ function Range:open(len)
 end
 
 function Range:reopen()
-   local ok, why, errno, final = self:connect()
+   local ok, why, errno, final = self:connect(true)
    return ok, why, errno, final
 end
 
@@ -259,5 +275,20 @@ end
 
 function ends.source(engine, place) return new(SOURCE, engine, place) end
 function ends.dest(engine, place) return new(DEST, engine, place) end
+
+-- The files below a folder, as tree.lua lists them.
+function ends.list(engine, place)
+   if place.kind == "local" then return tree.below(place.path) end
+   if place.kind ~= "file" then return nil, "memory has no files", EINVAL end
+   local source = new(SOURCE, engine, place)
+   source.name, source.mode = place.name:gsub("/+$", ""), "list"
+   local len, why, errno = source:open()
+   if not len then return nil, why, errno end
+   local text
+   text, why, errno = source.segment:read_string(source.addr, len)
+   source:close()
+   if not text then return nil, why, errno end
+   return json.decode(text)
+end
 
 return ends

@@ -8,7 +8,9 @@
 local ffi = require "ffi"
 local C = require "mooncake.ffi"
 local fs = require "mooncake.fs"
+local json = require "mooncake.json"
 local sum = require "mooncake.sum"
+local tree = require "mooncake.tree"
 
 ffi.cdef [[
 struct mcl_part_end { uint64_t tag, done; };
@@ -19,6 +21,7 @@ local TAG = 0x70617274ULL * 2 ^ 32
 local IDLE_NS, BUSY_NS = 600e9, 5e9
 local MAX_HANDLES = 1024
 local ENOENT, EBUSY, EPERM, EINVAL, EMFILE, ESTALE = 2, 16, 1, 22, 24, 116
+local ENOTDIR = 20
 
 local files = {}
 
@@ -59,7 +62,7 @@ local function detach(entry)
    end
    if entry.ptr then fs.unmap(entry.ptr, entry.size) end
    entry.ptr = nil
-   entry.file:close()
+   if entry.file then entry.file:close() end
    return true
 end
 
@@ -166,6 +169,27 @@ local function open_to_read(self, name)
    return add_handle(self, entry)
 end
 
+-- The files below a folder, as tree.lua lists them, in memory that can be read like a
+-- file; below "", those given at the start too.
+local function open_to_list(self, name)
+   if self.fixed[name] then return nil, name .. ": not a folder", ENOTDIR end
+   local list, why, errno = {}, nil, nil
+   if self.dir then
+      list, why, errno = tree.beneath(self.dir, name)
+   elseif name ~= "" then
+      list, why, errno = no_file(self, name)
+   end
+   if not list then return nil, why, errno end
+   for _, fixed in ipairs(name == "" and self.names or {}) do
+      list[#list + 1] = { name = fixed, len = self.fixed[fixed].len }
+   end
+   local text, buffer = json.encode(list), nil
+   buffer, why, errno = self.engine:alloc(#text, { access = "r" })
+   if not buffer then return nil, why, errno end
+   buffer:set(0, text)
+   return add_handle(self, { buffer = buffer, len = #text })
+end
+
 -- A file is written by one at a time. Who comes again has lost the old handle; someone
 -- else has to wait until nothing has been heard of the first for a while.
 local function take_over(self, name, client)
@@ -229,6 +253,7 @@ local ops = {}
 function ops.open(self, q)
    if type(q.name) ~= "string" then return nil, "no name", EINVAL end
    if q.mode == "w" then return open_to_write(self, q) end
+   if q.mode == "list" then return open_to_list(self, q.name) end
    return open_to_read(self, q.name)
 end
 

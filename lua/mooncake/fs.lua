@@ -29,7 +29,7 @@ local C = ffi.C
 local fs = {}
 
 local O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_TRUNC = 0, 1, 2, 0x40, 0x200
-local O_CLOEXEC, O_DIRECTORY = 0x80000, 0x10000
+local O_CLOEXEC, O_DIRECTORY, O_NONBLOCK = 0x80000, 0x10000, 0x800
 local SYS_OPENAT2, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS = 437, 8, 2
 local SEEK_END = 2
 local EINTR, EISDIR, ENOENT, EEXIST, ENODATA, EXDEV = 4, 21, 2, 17, 61, 18
@@ -55,8 +55,9 @@ local function wrap(fd, path)
    return f
 end
 
-local MODES = { r = O_RDONLY, w = O_RDWR + O_CREAT + O_TRUNC, a = O_RDWR + O_CREAT,
-                rw = O_RDWR }
+-- A pipe without a writer is not waited for.
+local MODES = { r = O_RDONLY + O_NONBLOCK, rw = O_RDWR, a = O_RDWR + O_CREAT,
+                w = O_RDWR + O_CREAT + O_TRUNC }
 
 -- mode: "r", "rw" (must exist), "a" (made if need be, kept), "w" (made, emptied).
 function fs.open(path, mode)

@@ -4,8 +4,10 @@ local ffi = require "ffi"
 
 ffi.cdef [[
 struct mcl_ready { int fd; short events; short revents; };
-int mcl_ready_poll(struct mcl_ready *fds, unsigned long n, int timeout_ms)
-	__asm__("poll");
+struct mcl_ready_time { long s, ns; };
+int mcl_ready_ppoll(struct mcl_ready *fds, unsigned long n,
+                    const struct mcl_ready_time *timeout, const void *mask)
+                    __asm__("ppoll");
 ]]
 
 local POLLIN = 1
@@ -20,9 +22,14 @@ function ready.wait(fds, timeout_ms)
    for i, fd in ipairs(fds) do
       list[i - 1].fd, list[i - 1].events = fd, POLLIN
    end
-   local ms = -1
-   if timeout_ms and timeout_ms >= 0 then ms = math.min(math.ceil(timeout_ms), 2 ^ 30) end
-   if ffi.C.mcl_ready_poll(list, #fds, ms) <= 0 then return nil end
+   local time
+   if timeout_ms and timeout_ms >= 0 then
+      local ms = math.min(timeout_ms, 2 ^ 30)
+      time = ffi.new("struct mcl_ready_time", math.floor(ms / 1e3),
+                     math.ceil(ms % 1e3 * 1e6))
+      if time.ns == 1e9 then time.s, time.ns = time.s + 1, 0 end
+   end
+   if ffi.C.mcl_ready_ppoll(list, #fds, time, nil) <= 0 then return nil end
    for i = 1, #fds do
       if list[i - 1].revents ~= 0 then return i end
    end
