@@ -35,7 +35,8 @@ LUA := $(sort $(shell find lua -name '*.lua' -o -name '*.txt'))
 CMD_SRC = src/main.c src/base/line.c
 SERVER_SRC = $(wildcard src/registry/*server*.c src/registry/registryd*.c)
 DIST_SRC := $(filter src/base/% src/topology/% src/transport/% src/v1/% \
-	src/engine/% src/registry/%,$(filter-out $(CMD_SRC) $(SERVER_SRC),$(SRC)))
+	src/engine/% src/registry/% src/p2p/%,$(filter-out $(CMD_SRC) \
+	$(SERVER_SRC),$(SRC)))
 LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out $(CMD_SRC),$(SRC))) $(B)/header.o
 CMD_OBJ := $(CMD_SRC:%.c=$(B)/%.o) $(B)/embed.o
 UNIT_LIB := $(filter-out %_test.c,$(wildcard tests/unit/*.c))

@@ -425,6 +425,149 @@ int mc_registryd_open(struct mc_registryd **out, const char *addr,
 const char *mc_registryd_addr(const struct mc_registryd *d);
 void mc_registryd_close(struct mc_registryd *d);
 
+/* ---- P2P store --------------------------------------------------------- */
+
+/* Named objects that reach every node at the speed of its own link: a node
+ * serves each shard of an object from the moment it has it. The registry keeps
+ * who is there; the bytes go from memory to memory. How: src/p2p/. */
+
+struct mc_p2p;
+
+enum {
+	MC_P2P_NAME_MAX = 1024,		/* names, with the final zero */
+	MC_P2P_HOLDERS_MAX = 64,	/* that a node looks at */
+};
+
+struct mc_p2p_options {
+	const char *registry;		/* URL of a server; needed */
+	const struct mc_options *engine; /* of the store; its registry is for
+					 * the names of segments only */
+	int lease_ms;			/* that a dead node is listed; 10 s */
+	int parallel;			/* shards on their way here; 6 */
+	int fanout;			/* shards of one node at once; 12 */
+	int neighbours;			/* nodes to look at; 24 */
+};
+
+/* A store has an engine of its own, and two threads that sleep while nothing is
+ * fetched. */
+int mc_p2p_open(struct mc_p2p **out, const struct mc_p2p_options *opts);
+
+/* Leaves all objects, as mc_p2p_unregister(); NULL is a no-op. */
+void mc_p2p_close(struct mc_p2p *p);
+
+/* The store's engine: for memory, and to look at. Its mc_completed() is the
+ * store's own. */
+struct mc_engine *mc_p2p_engine(struct mc_p2p *p);
+
+struct mc_p2p_register {
+	uint64_t shard_bytes;		/* 0: by size; else a power of two,
+					 * 4 KiB to 4 GiB */
+	bool force;			/* in place of an object of that name */
+	const char *note;		/* kept in the record; NULL: "" */
+};
+
+/* Publish @n buffers as object @name, without a copy: the memory stays as it is
+ * until mc_p2p_unregister(). Reads all of it once, for the checksums. -EEXIST:
+ * there is such an object, and someone holds it; -EBUSY: it is pinned. */
+int mc_p2p_register(struct mc_p2p *p, const char *name,
+		    const struct mc_range *buffers, uint32_t n,
+		    const struct mc_p2p_register *opts);
+
+struct mc_p2p_get {
+	bool resume;			/* some of it may be here: look */
+	int timeout_ms;			/* without any progress; 0: 30 s */
+};
+
+/* Begin to fetch @name into @n buffers of its sizes, or, with NULL, into memory
+ * of the store's, and serve what is there from then on. -ENOENT: no such
+ * object. Returns once it has begun; see mc_p2p_wait(). */
+int mc_p2p_get(struct mc_p2p *p, const char *name,
+	       const struct mc_range *buffers, uint32_t n,
+	       const struct mc_p2p_get *opts);
+
+struct mc_p2p_progress {
+	uint64_t bytes, bytes_here;	/* in all; here and verified */
+	uint64_t from_source;		/* fetched from who registered it */
+	uint64_t wasted;		/* fetched twice, or wrong */
+	uint32_t shards, shards_here;
+	uint32_t holders;		/* that are known and answer */
+	uint32_t resumed;		/* shards that were there already */
+	uint32_t bad;			/* copies with a wrong checksum */
+	uint32_t failed;		/* reads that failed or were late */
+	uint32_t readers;		/* nodes that read from us, as known */
+	bool source;
+	char why[MC_WHY_MAX];		/* the last trouble, and with whom */
+};
+
+/* Wait until @name is here, @timeout_ms at most (-1: for ever). 0: it is;
+ * -EAGAIN: not yet; else why it will not come. @out may be NULL. */
+int mc_p2p_wait(struct mc_p2p *p, const char *name, int timeout_ms,
+		struct mc_p2p_progress *out);
+
+/* Where object @name lies in this process, up to @max buffers of it. Returns
+ * how many it has. -ENOENT: it is not held here. */
+int mc_p2p_buffers(struct mc_p2p *p, const char *name, struct mc_range *out,
+		   int max);
+
+/* Stop to fetch or serve @name; when it returns, no peer touches the memory,
+ * which is freed if it is the store's. A source's name is taken out of the
+ * record, which goes with the last who holds the object. */
+int mc_p2p_unregister(struct mc_p2p *p, const char *name);
+
+/* Take @name out of the registry, whoever holds it: those who fetch it go on,
+ * others do not find it. -EBUSY: it is pinned, and not @force. */
+int mc_p2p_remove(struct mc_p2p *p, const char *name, bool force);
+
+/* A pinned object cannot be replaced or removed unless by force. */
+int mc_p2p_pin(struct mc_p2p *p, const char *name, bool on);
+
+struct mc_p2p_info {
+	uint64_t id;			/* of this version of it */
+	uint64_t bytes, shard_bytes;
+	uint32_t shards, buffers;
+	uint32_t nodes;			/* that hold or fetch it, as leased */
+	uint32_t sources;		/* in the record */
+	bool pinned;
+};
+
+/* What the registry knows of @name; the sizes of up to @max buffers go to
+ * @sizes, and @note, of @size bytes, gets the note, cut if need be. */
+int mc_p2p_stat(struct mc_p2p *p, const char *name, struct mc_p2p_info *out,
+		uint64_t *sizes, uint32_t max, char *note, uint32_t size);
+
+/* Names that begin with @prefix, one a line, as mc_registry_list(). */
+int64_t mc_p2p_list(struct mc_p2p *p, const char *prefix, char *out,
+		    uint64_t size);
+
+/* Objects that come, change and go. */
+struct mc_p2p_watch;
+int mc_p2p_watch_open(struct mc_p2p_watch **out, struct mc_p2p *p,
+		      const char *prefix);
+void mc_p2p_watch_close(struct mc_p2p_watch *w);
+
+/* Wait for the next change: 1 and its name, 0 after @timeout_ms. *@gone: the
+ * object is there no longer. -ESTALE: some were missed; list, and go on. */
+int mc_p2p_watch_next(struct mc_p2p_watch *w, int timeout_ms, char *name,
+		      uint32_t size, bool *gone);
+
+/* What a node knows when it chooses what to fetch next. Bit i of word i / 64 is
+ * shard i. */
+struct mc_p2p_view {
+	uint32_t shards, holders;	/* MC_P2P_HOLDERS_MAX at most */
+	const uint64_t *wanted;		/* neither here nor on their way */
+	const uint64_t *have;		/* of each holder, in their order */
+	const uint16_t *copies;		/* of each shard, had or awaited, but by
+					 * sources */
+	const float *cost;		/* seconds until a shard of that holder
+					 * would be here; INFINITY: ask not */
+	const uint8_t *source;		/* 1: that holder is one */
+};
+
+/* The shard to fetch, and from whom; false: there is none. The store and the
+ * simulation choose by this. */
+bool mc_p2p_choose(const struct mc_p2p_view *v, uint64_t seed, uint32_t *shard,
+		   uint32_t *holder);
+
 /* ---- topology ---------------------------------------------------------- */
 
 struct mc_device_info {

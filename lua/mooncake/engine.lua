@@ -40,6 +40,8 @@ local function fill(opts, level)
    return o, keep
 end
 
+engine.fill = fill
+
 -- A dropped future's batch is canceled, and waited for, before its id goes back. The
 -- closure holds the engine's handle: the collector then takes that one later; when the
 -- whole state ends there is no order, hence the look at life.closed.

@@ -17,6 +17,7 @@ local C = require "mooncake.ffi"
 local engine = require "mooncake.engine"
 local failed = require "mooncake.failed"
 local future = require "mooncake.future"
+local p2p = require "mooncake.p2p"
 local ready = require "mooncake.ready"
 local registry = require "mooncake.registry"
 local request = require "mooncake.request"
@@ -31,6 +32,7 @@ local mooncake = {
    readable = ready.wait,
    registry = registry.open,
    registry_server = registry.serve,
+   p2p = p2p.open,
    reqs = request.array,
 }
 

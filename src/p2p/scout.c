@@ -1,0 +1,467 @@
+/*
+ * scout.c - the thread that knows the registry: it keeps our leases, finds out
+ * who else holds what is being fetched, and connects to them.
+ *
+ *	mooncake/p2p/77c0.../3f09a1c2-10.0.0.7:7000@7f3a10000000
+ *
+ * A node's key says all that is needed to read its map: the object's id, where
+ * the node is, and the map's address. The digits before the address are a hash
+ * of the node; among thousands, a node lists only those whose digits begin as
+ * its own do. So a node costs the registry a few operations, however many there
+ * are, and they all see different parts of the crowd.
+ */
+#include "p2p.h"
+
+#include "../base/clock.h"
+#include "../base/err.h"
+#include "../base/util.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum {
+	SCOUT_LIST_MS = 100,		/* doubles while nothing changes */
+	SCOUT_OPEN_MS = 1000,
+	SCOUT_AGAIN_MS = 500,		/* the registry was away */
+	SCOUT_STALL_MS = 1000,
+	SCOUT_KEY_MAX = MC_NAME_MAX + 80,
+};
+
+struct scout_found {
+	uint32_t hash;
+	char segment[MC_NAME_MAX];
+	uint64_t map_addr;
+};
+
+/* ---- keys -------------------------------------------------------------- */
+
+static uint32_t scout_hash(const struct p2p_object *o)
+{
+	return mc_hash(&o->map->node, sizeof(o->map->node), o->r.id);
+}
+
+static void scout_key(const struct p2p_object *o, char key[SCOUT_KEY_MAX])
+{
+	snprintf(key, SCOUT_KEY_MAX, "mooncake/p2p/%016" PRIx64 "/%08x-%s@%"
+		 PRIx64, o->r.id, scout_hash(o), mc_engine_name(o->p->e),
+		 (uint64_t)(uintptr_t)o->map);
+}
+
+int p2p_member_put(struct p2p_object *o, struct mc_registry *reg)
+{
+	char key[SCOUT_KEY_MAX];
+	const char *value = o->source ? "{\"source\":true}" :
+			    "{\"source\":false}";
+
+	scout_key(o, key);
+	return mc_registry_put(reg, key, value, strlen(value), o->p->lease_ms);
+}
+
+int p2p_member_del(struct p2p_object *o, struct mc_registry *reg)
+{
+	char key[SCOUT_KEY_MAX];
+
+	scout_key(o, key);
+	return mc_registry_del(reg, key);
+}
+
+/* Hex digits up to @stop, and step over it. */
+static bool scout_hex(const char **s, const char *end, char stop, int most,
+		      uint64_t *out)
+{
+	int n = 0;
+
+	*out = 0;
+	for (; *s < end && **s != stop; (*s)++, n++) {
+		char c = **s;
+		int digit = c >= '0' && c <= '9' ? c - '0' :
+			    c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+
+		if (digit < 0 || n == most)
+			return false;
+		*out = *out << 4 | digit;
+	}
+	if (*s < end)
+		(*s)++;
+	return n;
+}
+
+bool p2p_member_parse(const char *key, size_t len, uint32_t *hash,
+		      char segment[MC_NAME_MAX], uint64_t *map_addr)
+{
+	static const char top[] = "mooncake/p2p/";
+	const char *end = key + len, *at;
+	uint64_t n;
+
+	if (len < sizeof(top) || memcmp(key, top, sizeof(top) - 1))
+		return false;
+	key += sizeof(top) - 1;
+	if (!scout_hex(&key, end, '/', 16, &n) ||
+	    !scout_hex(&key, end, '-', 8, &n))
+		return false;
+	*hash = n;
+	at = key < end ? memrchr(key, '@', end - key) : NULL;
+	if (!at || at == key || at - key >= MC_NAME_MAX)
+		return false;
+	memcpy(segment, key, at - key);
+	segment[at - key] = 0;
+	at++;
+	return scout_hex(&at, end, 0, 16, map_addr) && at == end && *map_addr;
+}
+
+/* The keys that begin so, one a line, to be freed; how many they are. */
+static int64_t scout_keys(struct mc_registry *reg, const char *prefix,
+			  char **out)
+{
+	uint64_t size = 16384, n = 0;
+	char *text = NULL, *grown;
+	int64_t len;
+
+	for (;;) {
+		grown = realloc(text, size);
+		if (!grown) {
+			free(text);
+			return mc_err(-ENOMEM, "out of memory");
+		}
+		text = grown;
+		len = mc_registry_list(reg, prefix, text, size);
+		if (len < 0 || (uint64_t)len < size)
+			break;
+		size = 2 * len;
+	}
+	if (len < 0) {
+		free(text);
+		return len;
+	}
+	for (const char *s = text; *s; s++)
+		n += *s == '\n';
+	if (len && text[len - 1] != '\n')
+		n++;
+	*out = text;
+	return n;
+}
+
+int64_t p2p_members(struct mc_registry *reg, uint64_t id, char **names)
+{
+	char prefix[64];
+
+	snprintf(prefix, sizeof(prefix), "mooncake/p2p/%016" PRIx64 "/", id);
+	return scout_keys(reg, prefix, names);
+}
+
+/* ---- finding others ---------------------------------------------------- */
+
+/* Keys of nodes, of a part of them where they are many. */
+static int64_t scout_some(struct p2p_object *o, char **names)
+{
+	int64_t few = o->p->neighbours / 2;
+	char prefix[64], mine[12];
+	int64_t n;
+
+	snprintf(mine, sizeof(mine), "%08x", scout_hash(o));
+	for (;;) {
+		snprintf(prefix, sizeof(prefix), "mooncake/p2p/%016" PRIx64
+			 "/%.*s", o->r.id, (int)o->digits, mine);
+		n = scout_keys(o->p->scout_reg, prefix, names);
+		if (n < 0 || n > few || !o->digits)
+			break;
+		free(*names);
+		o->digits--;
+	}
+	if (n > 16 * o->p->neighbours && o->digits < 8)
+		o->digits++;
+	return n;
+}
+
+static struct p2p_holder *scout_known(struct p2p_object *o, const char *segment,
+				      bool map)
+{
+	for (int i = 0; i < o->n_holders; i++) {
+		struct p2p_holder *h = &o->holders[i];
+
+		if (h->slot != P2P_FREE && !strcmp(h->segment, segment) &&
+		    (!map || h->map_addr))
+			return h;
+	}
+	return NULL;
+}
+
+static int scout_next(const char **names, struct scout_found *f)
+{
+	const char *s = *names;
+	size_t len = strcspn(s, "\n");
+
+	if (!*s)
+		return 0;
+	*names = s + len + (s[len] == '\n');
+	return p2p_member_parse(s, len, &f->hash, f->segment, &f->map_addr) ?
+	       1 : -1;
+}
+
+/* Connect, without the lock. False: it cannot be reached now. */
+static bool scout_open(struct p2p_object *o, struct p2p_holder *h)
+{
+	char segment[MC_NAME_MAX];
+	int id;
+
+	mc_copy(segment, h->segment);
+	pthread_mutex_unlock(&o->p->lock);
+	id = mc_segment_open(o->p->e, segment, SCOUT_OPEN_MS);
+	pthread_mutex_lock(&o->p->lock);
+	if (id < 0) {
+		if (o->state == P2P_GETTING)
+			mc_copy(o->told.why, mc_errmsg());
+		p2p_holder_empty(o, h);
+		return false;
+	}
+	h->id = id;
+	h->slot = P2P_UP;
+	p2p_wake(o->p);
+	return true;
+}
+
+static int scout_count(const struct p2p_object *o)
+{
+	int n = 0;
+
+	for (int i = 0; i < o->n_holders; i++)
+		n += o->holders[i].slot != P2P_FREE && o->holders[i].map_addr;
+	return n;
+}
+
+/* Holders whose keys should be among @names and are not have died or left. */
+static bool scout_drop_gone(struct p2p_object *o, const char *names,
+			    uint32_t digits)
+{
+	bool stays[MC_P2P_HOLDERS_MAX] = { false }, dropped = false;
+	uint32_t shift = 32 - 4 * digits;
+	struct scout_found f;
+	int r;
+
+	while ((r = scout_next(&names, &f)))
+		for (int i = 0; r > 0 && i < o->n_holders; i++)
+			if (o->holders[i].map_addr == f.map_addr &&
+			    !strcmp(o->holders[i].segment, f.segment))
+				stays[i] = true;
+	for (int i = 0; i < o->n_holders; i++) {
+		struct p2p_holder *h = &o->holders[i];
+
+		if (h->slot != P2P_UP || !h->map_addr || stays[i] ||
+		    (digits && h->hash >> shift != scout_hash(o) >> shift))
+			continue;
+		h->slot = P2P_GONE;
+		dropped = true;
+	}
+	return dropped;
+}
+
+/* Begin anywhere in the list, so that not all know the same ones. */
+static bool scout_add_new(struct p2p_object *o, const char *names, int64_t n)
+{
+	const char *s = names;
+	struct scout_found f;
+	bool added = false;
+	uint64_t skip = n ? p2p_random(o->p) % n : 0;
+
+	for (uint64_t i = 0; i < skip; i++)
+		scout_next(&s, &f);
+	for (int64_t i = 0; i < n && !o->closing &&
+	     scout_count(o) < o->p->neighbours; i++) {
+		struct p2p_holder *h;
+		int r = scout_next(&s, &f);
+
+		if (!r) {
+			s = names;
+			r = scout_next(&s, &f);
+		}
+		if (r <= 0 || !strcmp(f.segment, mc_engine_name(o->p->e)) ||
+		    scout_known(o, f.segment, true))
+			continue;
+		h = p2p_holder_new(o, f.segment);
+		if (!h)
+			break;
+		h->hash = f.hash;
+		h->map_addr = f.map_addr;
+		added |= scout_open(o, h);
+	}
+	return added;
+}
+
+static bool scout_listed(const char *names, const char *segment)
+{
+	struct scout_found f;
+	int r;
+
+	while ((r = scout_next(&names, &f)))
+		if (r > 0 && !strcmp(f.segment, segment))
+			return true;
+	return false;
+}
+
+/* A source of ours that died leaves its name in the record, which has no
+ * lease: whoever sees it there, and no key of it, takes it out. */
+static void scout_clean(struct p2p_object *o, const char *segment)
+{
+	struct p2p_record r;
+	uint64_t version;
+
+	if (p2p_record_fetch(o->p->scout_reg, o->r.name, &r, &version) < 0)
+		return;
+	if (r.id == o->r.id && p2p_record_seed(&r, segment, false, false)) {
+		p2p_record_unseed(&r, segment);
+		if (p2p_record_store(o->p->scout_reg, &r, version) < 0)
+			mc_log(MC_INFO, "p2p", "%s", mc_errmsg());
+	}
+	p2p_record_fini(&r);
+}
+
+/* Segments in the record that have no key: of the public store, or a source
+ * that has not been heard of for a lease. */
+static void scout_seeds(struct p2p_object *o, const char *names, uint64_t now)
+{
+	uint64_t lease = o->p->lease_ms * (uint64_t)MC_MS;
+	bool orphan = false;
+
+	for (uint32_t i = 0; i < o->r.n_seeds; i++) {
+		const struct p2p_seed *s = &o->r.seeds[i];
+		struct p2p_holder *h;
+
+		if (scout_listed(names, s->segment) ||
+		    !strcmp(s->segment, mc_engine_name(o->p->e)))
+			continue;
+		if (o->r.native && s->gold) {
+			orphan = true;
+			if (o->orphan_ns && now > o->orphan_ns + lease) {
+				pthread_mutex_unlock(&o->p->lock);
+				scout_clean(o, s->segment);
+				pthread_mutex_lock(&o->p->lock);
+			}
+		}
+		if (scout_known(o, s->segment, false))
+			continue;
+		h = p2p_holder_new(o, s->segment);
+		if (!h)
+			break;
+		h->source = s->gold;
+		h->offsets = calloc(o->r.n_shards, sizeof(*h->offsets));
+		if (!h->offsets) {
+			p2p_holder_empty(o, h);
+			break;
+		}
+		memcpy(h->offsets, s->offsets,
+		       o->r.n_shards * sizeof(*h->offsets));
+		if (scout_open(o, h))
+			p2p_holder_static(o, h);
+	}
+	o->orphan_ns = !orphan ? 0 : o->orphan_ns ? o->orphan_ns : now;
+}
+
+static void scout_look(struct p2p_object *o)
+{
+	uint64_t now;
+	uint32_t digits;
+	char *names = NULL;
+	bool changed;
+	int64_t n;
+
+	pthread_mutex_unlock(&o->p->lock);
+	n = scout_some(o, &names);
+	pthread_mutex_lock(&o->p->lock);
+	now = mc_clock_ns();
+	if (n < 0) {
+		if (!p2p_holders_up(o))
+			mc_copy(o->told.why, mc_errmsg());
+		o->list_ns = now + SCOUT_AGAIN_MS * (uint64_t)MC_MS;
+		return;
+	}
+	digits = o->digits;
+	changed = scout_drop_gone(o, names, digits);
+	changed |= scout_add_new(o, names, n);
+	if (!digits || now > o->moved_ns + SCOUT_STALL_MS * (uint64_t)MC_MS)
+		scout_seeds(o, names, now);
+	free(names);
+	o->list_ms = changed || !o->list_ms ? SCOUT_LIST_MS :
+		     mc_min(2 * o->list_ms, (uint32_t)o->p->lease_ms / 3);
+	o->list_ns = mc_clock_ns() + o->list_ms * (uint64_t)MC_MS;
+}
+
+/* ---- leases ------------------------------------------------------------ */
+
+/* A registry that was away may have lost what we told it. */
+static void scout_renew(struct p2p_object *o)
+{
+	bool was = o->published;
+	int r;
+
+	pthread_mutex_unlock(&o->p->lock);
+	r = p2p_member_put(o, o->p->scout_reg);
+	if (!r && !was && o->source)
+		p2p_record_store(o->p->scout_reg, &o->r, 0);
+	if (r < 0 && was)
+		mc_log(MC_WARN, "p2p", "%s: trying on", mc_errmsg());
+	pthread_mutex_lock(&o->p->lock);
+	o->published = !r;
+	o->renew_ns = mc_clock_ns() + (r < 0 ?
+		mc_min(o->p->lease_ms / 3, SCOUT_AGAIN_MS) :
+		o->p->lease_ms / 3) * (uint64_t)MC_MS;
+}
+
+/* When something is to be done for an object. */
+static uint64_t scout_due(const struct p2p_object *o)
+{
+	if (o->closing)
+		return UINT64_MAX;
+	return o->state == P2P_GETTING ? mc_min(o->renew_ns, o->list_ns) :
+	       o->renew_ns;
+}
+
+static struct p2p_object *scout_first(struct mc_p2p *p, uint64_t *due)
+{
+	struct p2p_object *first = NULL;
+
+	*due = UINT64_MAX;
+	for (struct p2p_object *o = p->objects; o; o = o->next)
+		if (scout_due(o) < *due) {
+			*due = scout_due(o);
+			first = o;
+		}
+	return first;
+}
+
+static void scout_sleep(struct mc_p2p *p, uint64_t until)
+{
+	struct timespec t = { until / 1000000000u, until % 1000000000u };
+
+	if (until == UINT64_MAX)
+		pthread_cond_wait(&p->scout_wake, &p->lock);
+	else
+		pthread_cond_clockwait(&p->scout_wake, &p->lock,
+				       CLOCK_MONOTONIC, &t);
+}
+
+void *p2p_scout_main(void *arg)
+{
+	struct mc_p2p *p = arg;
+	struct p2p_object *o;
+	uint64_t due;
+
+	pthread_setname_np(pthread_self(), "mc-p2p-scout");
+	pthread_mutex_lock(&p->lock);
+	while (!p->stopping) {
+		o = scout_first(p, &due);
+		if (!o || due > mc_clock_ns()) {
+			scout_sleep(p, due);
+			continue;
+		}
+		o->refs++;
+		if (o->renew_ns == due)
+			scout_renew(o);
+		else
+			scout_look(o);
+		if (!--o->refs)
+			pthread_cond_broadcast(&p->changed);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}
