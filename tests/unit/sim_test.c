@@ -639,6 +639,39 @@ static void the_forecast_counts_who_will_decode(void **state)
 	end_sim(s);
 }
 
+/* Who decodes is there now, however long ago it began; then ever fewer are. */
+static void the_forecast_of_those_who_decode_thins_out(void **state)
+{
+	struct mc_sim_options o = plain();
+	struct mc_forecast f;
+	struct mc_sim_event ev;
+	struct mc_sim *s;
+	int placed = 0;
+
+	(void)state;
+	s = open_sim(&o);
+	feed(s, 0, 100, 101, 1);	/* as above: 1.1 s of decoding */
+	next_done(s, here);
+	feed(s, 2, 100, 301, 100);	/* decodes from 2.1 to 5.4 */
+	feed(s, 4.1, 100, 101, 200);
+	while (placed < 2) {
+		assert_int_equal(mc_sim_next(s, &ev), 0);
+		if (ev.what == MC_SIM_PLACE && ++placed < 2)
+			assert_int_equal(mc_sim_place(s, 0, 1, 0), 0);
+	}
+	mc_sim_forecast(s, 4.1, &f);
+	near(f.sequences, 1);
+	mc_sim_forecast(s, 4.65, &f);
+	near(f.sequences, 0.5);
+	near(f.context_tokens, 0.5 * 101);
+	mc_sim_forecast(s, 5.2, &f);
+	near(f.sequences, 0);
+	assert_int_equal(mc_sim_refuse(s), 0);
+	while (next_done(s, here))
+		;
+	end_sim(s);
+}
+
 /* Who is fed only when something is done has a closed loop. */
 static void it_asks_for_food_when_one_is_done(void **state)
 {
@@ -870,6 +903,7 @@ int main(void)
 		cmocka_unit_test(a_coupled_instance_caches_in_vram),
 		cmocka_unit_test(refusals_are_told),
 		cmocka_unit_test(the_forecast_counts_who_will_decode),
+		cmocka_unit_test(the_forecast_of_those_who_decode_thins_out),
 		cmocka_unit_test(it_asks_for_food_when_one_is_done),
 		cmocka_unit_test(samples_tell_the_load_over_time),
 		cmocka_unit_test(clusters_that_cannot_be_are_refused),
