@@ -334,6 +334,16 @@ function t.early_rejection_looks_at_decode_now()
    test.eq(assert(policy.admission "early_rejection").asks_decode, false)
 end
 
+-- It goes by the pool: six sequences and 2000 tokens on two instances are, for each, the
+-- three and 1000 of promised(), wherever they are.
+function t.early_rejection_takes_decode_as_one_pool()
+   local busy = { running = 6, running_tokens = 2000, context_tokens = 2000 }
+   for slo, want in pairs { [0.018] = false, [0.0191] = true } do
+      local view = cluster({ IDLE }, { busy, IDLE }, { ttft_slo_s = 5, tbt_slo_s = slo })
+      test.eq((admitted("early_rejection", view)), want)
+   end
+end
+
 -- The prefill ends at 104 s. Two instances share what is expected then: 20 sequences and
 -- 40000 tokens are 10 + 11 + 24 ms with this one; now it would be more, or nothing.
 function t.predictive_rejection_looks_at_decode_then()

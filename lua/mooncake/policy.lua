@@ -96,6 +96,18 @@ function Cluster:tbt_s(request, decode)
    return self:joined_s(request, decode, inst.running, inst.running_tokens)
 end
 
+-- Sequences that the decode instances together decode now, and their tokens of context.
+function Cluster:decoding()
+   local facts = self.facts
+   local sequences, context_tokens = 0, 0
+   for i = facts.decode_first, facts.n - 1 do
+      local inst = facts.instances[i]
+      sequences = sequences + inst.running
+      context_tokens = context_tokens + inst.running_tokens
+   end
+   return sequences, context_tokens
+end
+
 local function scan(request, cluster, first, n, cost, options)
    local best, best_cost
    local start = first + tonumber(request.id) % (n - first)
@@ -157,6 +169,14 @@ end
 function Cluster:keeps_tbt(request, decode, part)
    local slo_s = self.facts.tbt_slo_s * (part or 1)
    return slo_s == 0 or self:tbt_s(request, decode) <= slo_s
+end
+
+-- The same for all decode instances as one pool that shares so many sequences evenly.
+function Cluster:pool_keeps_tbt(request, decode, sequences, context_tokens, part)
+   local slo_s = self.facts.tbt_slo_s * (part or 1)
+   local n = self.facts.n - self.facts.decode_first
+   return slo_s == 0 or
+          self:joined_s(request, decode, sequences / n, context_tokens / n) <= slo_s
 end
 
 -- ---- asking a policy ---------------------------------------------------
