@@ -70,7 +70,8 @@ struct mc_options {
 				 * loopback and a free port; "none": serve no
 				 * one, only initiate */
 	const char *advertise;	/* host[:port] told to peers; NULL: as listen */
-	const char *registry;	/* "peer" (NULL) or "http://host:port/path" */
+	const char *registry;	/* "peer" (NULL), or a server's URL as below,
+				 * such as "etcd://a:2379,b:2379" */
 	const char *transports;	/* allowed, as "tcp,shm,local"; NULL: all; in
 				 * profile v1, "v1" alone is for its protocol
 				 * with our own engines too */
@@ -391,8 +392,21 @@ int64_t mc_eval_send(struct mc_engine *e, int segment, const char *text,
 
 /* ---- registry ---------------------------------------------------------- */
 
-/* A registry: small values under names. @url as in struct mc_options; the
- * peer registry keeps none, and is refused here. One handle per thread. */
+/* A registry: small values under names. @url as in struct mc_options:
+ *
+ *	http://host:port/path		our server, or one of the public
+ *					Mooncake: get, put, delete
+ *	etcd://host:port,host:port	members of a cluster, 3.4 or later
+ *	redis://host:port/database	6 or later
+ *
+ * with user:password@ or :password@ before the hosts, percent-encoded where
+ * need be. https, etcds and rediss are over TLS; the latter two may name PEM
+ * files: ?cacert=FILE for who signs the server, &cert=FILE&key=FILE for us. The
+ * peer registry keeps no values, and is refused here. One handle per thread.
+ *
+ * Operations end within 3 s. -ECONNREFUSED, -EHOSTUNREACH the server was not
+ * reached; -ECONNRESET, -ETIMEDOUT, -EBUSY (try later) what was asked may have
+ * been done; -EACCES user, password, certificate or rights. */
 struct mc_registry;
 int mc_registry_open(struct mc_registry **out, const char *url);
 void mc_registry_close(struct mc_registry *r);
@@ -403,7 +417,8 @@ void mc_registry_close(struct mc_registry *r);
 int64_t mc_registry_get(struct mc_registry *r, const char *key, char *out,
 			uint64_t size, uint64_t *version);
 
-/* Set @key. @ttl_ms > 0 makes the record expire unless put again. */
+/* Set @key. @ttl_ms > 0 makes the record expire unless put again; etcd counts
+ * in seconds, from 2 on. */
 int mc_registry_put(struct mc_registry *r, const char *key, const char *value,
 		    uint64_t len, int ttl_ms);
 
@@ -826,6 +841,7 @@ struct mc_sim_options {
 	bool no_prefix_cache;
 	bool no_overlap;		/* store and send after the prefill */
 	bool ask_decode;		/* MC_SIM_ADMIT before decoding */
+	bool keep_intervals;		/* for mc_sim_intervals() */
 	uint32_t max_sequences;		/* that an instance decodes; 256 */
 	uint64_t vram_tokens;		/* that fit beside the weights; no bound */
 	uint64_t dram_tokens;		/* cache of a prefill node; no bound */
@@ -856,6 +872,7 @@ struct mc_sim_record {
 	double ready_s;			/* its prefix has been fetched */
 	double started_s;		/* prefill */
 	double first_s;			/* first token */
+	double second_s;		/* second; 0: there was none */
 	double joined_s;		/* decode */
 	double done_s;
 	double prefill_gpu_s;		/* of one node; computed, or wasted */
@@ -885,6 +902,11 @@ void mc_sim_close(struct mc_sim *s);
  * (FEED needs none: it comes again after a request is done, and when nothing
  * else is left the next event is END). */
 int mc_sim_next(struct mc_sim *s, struct mc_sim_event *ev);
+
+/* The seconds between the tokens of the request whose record DONE has just
+ * brought, with keep_intervals; how many there are. Valid until the next event.
+ */
+uint32_t mc_sim_intervals(const struct mc_sim *s, const float **out);
 
 /* A request that arrives at @r->at_ns, or now if that is past. May be called
  * at any time. The blocks are copied. */

@@ -4,10 +4,12 @@ The small trace against clusters: figures may change with the models, the form d
   $ mooncake sim $trace --cluster 6P+2D --slo ttft=30,tbt=0.1
                  mean      min      p50      p75      p90      p95      p99 * (glob)
   TTFT  * (glob)
+  TTST  * (glob)
   TBT  * (glob)
   ITL  * (glob)
   end to end  * (glob)
   queue  * (glob)
+  tokens/s  * (glob)
   
   requests     1,000: 1,000 completed
   goodput  * % of requests, * a second (TTFT <= 30.0 s: * %, TBT <= 100 ms: * %) (glob)

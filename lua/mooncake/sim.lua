@@ -155,7 +155,7 @@ end
 
 local function done(run, record)
    run.figures:done(record)
-   if run.on_record then run.on_record(record) end
+   if run.on_record then run.on_record(record, run.sim) end
    local req, more = run.load:done(record)
    if req then feed(run, req) end
    if more or record.id == run.ahead then feed_next(run) end
@@ -202,7 +202,7 @@ end
 
 -- Run a load to its end. Options: load, cluster (sim.cluster()), policy; options (fields
 -- of struct mc_sim_options), slo (ttft, tbt, e2e in seconds), seed, warmup_s;
--- on_record(record) hears of each request that ended, on_progress(run) now and then,
+-- on_record(record, mc_sim) hears of each request that ended, on_progress(run) now and then,
 -- with run.view.now_s and run.events, and ends the run by returning true. Returns the
 -- result, a table of plain figures (result.interrupted if it was ended), and what it was
 -- made from; nil, message, errno if the trace or the cluster fails.

@@ -25,7 +25,8 @@ local figures = {}
 
 local HOT_BLOCKS = 100
 
-local COLUMNS = { "ttft_s", "tbt_s", "itl_s", "e2e_s", "queue_s" }
+local COLUMNS = { "ttft_s", "ttst_s", "tbt_s", "itl_s", "e2e_s", "queue_s",
+   "user_tokens_per_s" }
 local STAGES = { "fetch", "wait", "prefill", "transfer", "decode" }
 
 -- slo: bounds ttft, tbt and e2e in seconds, each or none; warmup_s.
@@ -79,6 +80,8 @@ local function add_completed(self, r)
       tbt = r.tbt_s
       self.tbt_s:add(tbt)
       self.itl_s:add(r.itl_s)
+      self.ttst_s:add(r.second_s - r.arrived_s)
+      self.user_tokens_per_s:add(1 / r.itl_s)
    end
    local in_ttft, in_tbt = ttft <= self.ttft_slo, tbt <= self.tbt_slo
    local in_e2e = e2e <= self.e2e_slo

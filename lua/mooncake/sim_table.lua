@@ -7,7 +7,7 @@ local M = {}
 local COLUMNS = { "mean", "min", "p50", "p75", "p90", "p95", "p99", "max", "std" }
 
 local TIMES = {
-   { "ttft_s", "TTFT" }, { "tbt_s", "TBT" }, { "itl_s", "ITL" },
+   { "ttft_s", "TTFT" }, { "ttst_s", "TTST" }, { "tbt_s", "TBT" }, { "itl_s", "ITL" },
    { "e2e_s", "end to end" }, { "queue_s", "queue" },
 }
 
@@ -25,6 +25,12 @@ local function times(r)
       rows[i] = { t[2] }
       for c, name in ipairs(COLUMNS) do rows[i][c + 1] = time(r[t[1]][name]) end
    end
+   local user = { "tokens/s" }
+   for c, name in ipairs(COLUMNS) do
+      local x = r.user_tokens_per_s[name]
+      user[c + 1] = x and ("%.1f"):format(x) or "-"
+   end
+   rows[#rows + 1] = user
    return util.table({ "", unpack(COLUMNS) }, rows, "lrrrrrrrrr")
 end
 

@@ -127,6 +127,21 @@ static float *decode_scratch(struct mc_sim *s, uint32_t n)
 	return s->scratch;
 }
 
+static void decode_keep(struct mc_sim *s, struct sim_req *r, const float *v,
+			uint32_t n)
+{
+	float *gaps = realloc(r->gaps, n * sizeof(*gaps));
+
+	if (!gaps) {
+		sim_check(s, mc_err(-ENOMEM, "no memory to keep %u intervals",
+				    n));
+		return;
+	}
+	memcpy(gaps, v, n * sizeof(*gaps));
+	r->gaps = gaps;
+	r->n_gaps = n;
+}
+
 /* TBT as the FAST paper has it: the mean of the longest tenth. */
 static void decode_measure(struct mc_sim *s, struct sim_inst *x,
 			   struct sim_req *r)
@@ -138,6 +153,9 @@ static void decode_measure(struct mc_sim *s, struct sim_inst *x,
 	if (!n || !v)
 		return;
 	decode_gaps(x, r, r->last, v);
+	r->rec.second_s = r->rec.first_s + v[0];
+	if (s->o.keep_intervals)
+		decode_keep(s, r, v, n);
 	gaps_select(v, n, k);
 	for (i = 0; i < k; i++)
 		sum += v[i];

@@ -307,9 +307,26 @@ static int sim_tell_over(struct mc_sim *s, struct mc_sim_event *ev)
 	queue_del(&s->over, r);
 	ev->what = MC_SIM_DONE;
 	ev->record = r->rec;
-	req_free(r);
+	s->told = r;
 	s->starved = false;
 	return 0;
+}
+
+static void sim_forget_told(struct mc_sim *s)
+{
+	if (s->told)
+		req_free(s->told);
+	s->told = NULL;
+}
+
+uint32_t mc_sim_intervals(const struct mc_sim *s, const float **out)
+{
+	const struct sim_req *r = s->told;
+
+	if (!r || !s->o.keep_intervals || r->rec.outcome != MC_SIM_COMPLETED)
+		return 0;
+	*out = r->gaps;
+	return r->n_gaps;
 }
 
 static int sim_tell_asked(struct mc_sim *s, struct mc_sim_event *ev)
@@ -343,6 +360,7 @@ int mc_sim_next(struct mc_sim *s, struct mc_sim_event *ev)
 	if (s->asked)
 		return mc_err(-EINVAL, "request %" PRIu64 " waits for a "
 			      "decision", s->asked->rec.id);
+	sim_forget_told(s);
 	while (!s->err) {
 		if (s->over.n)
 			return sim_tell_over(s, ev);
@@ -484,6 +502,7 @@ static void close_requests(struct mc_sim *s)
 {
 	struct sim_req *r;
 
+	sim_forget_told(s);
 	while ((r = s->over.first)) {
 		queue_del(&s->over, r);
 		req_free(r);

@@ -113,6 +113,7 @@ struct mc_sim {
 	int err;			/* of something inside: it is over */
 
 	struct sim_req *asked;		/* waits for the caller's answer */
+	struct sim_req *told;		/* its record was the last event */
 	struct sim_queue over;		/* records to hand out */
 	struct sim_req *flight;		/* all in flight, a list */
 	uint64_t unarrived;

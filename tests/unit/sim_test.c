@@ -511,6 +511,33 @@ static void a_prefill_stops_the_others(void **state)
 	end_sim(s);
 }
 
+/* What the record sums up is there in full for who asks for it. */
+static void intervals_are_kept_for_who_wants_them(void **state)
+{
+	struct mc_sim_options o = coupled();
+	const struct mc_sim_record *r;
+	const float *v = NULL;
+	struct mc_sim *s;
+	uint32_t i, n;
+
+	(void)state;
+	o.keep_intervals = true;
+	s = open_sim(&o);
+	feed(s, 0, 100, 21, 1);
+	feed(s, 0.105, 100, 1, 100);
+	next_done(s, (struct place){ 0, 0, 0 });
+	assert_int_equal(mc_sim_intervals(s, &v), 0);
+	r = next_done(s, (struct place){ 0, 0, 0 });
+	near(r->second_s, r->first_s + 0.011);
+	n = mc_sim_intervals(s, &v);
+	assert_int_equal(n, 20);
+	for (i = 0; i < n; i++)
+		within(v[i], i == 1 ? 0.111 : 0.011, 1e-7);
+	assert_null(next_done(s, (struct place){ 0, 0, 0 }));
+	assert_int_equal(mc_sim_intervals(s, &v), 0);
+	end_sim(s);
+}
+
 /* In chunks of ten it gets a token in each iteration, a slower one. */
 static void chunks_go_along_with_decoding(void **state)
 {
@@ -782,6 +809,7 @@ static struct mc_sim_options random_options(void)
 	o.no_prefix_cache = !rnd(5);
 	o.no_overlap = !rnd(3);
 	o.ask_decode = !rnd(3);
+	o.keep_intervals = rnd(2);
 	o.max_sequences = 1 + rnd(20);
 	o.vram_tokens = rnd(2) * (700 + rnd(3000));
 	o.dram_tokens = rnd(2) * (100 + rnd(3000));
@@ -899,6 +927,7 @@ int main(void)
 		cmocka_unit_test(sequences_share_an_iteration),
 		cmocka_unit_test(vram_bounds_the_batch),
 		cmocka_unit_test(a_prefill_stops_the_others),
+		cmocka_unit_test(intervals_are_kept_for_who_wants_them),
 		cmocka_unit_test(chunks_go_along_with_decoding),
 		cmocka_unit_test(a_coupled_instance_caches_in_vram),
 		cmocka_unit_test(refusals_are_told),

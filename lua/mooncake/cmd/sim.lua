@@ -1,5 +1,7 @@
 -- sim.lua - `mooncake sim`: a trace against a modelled cluster and a policy.
 
+local ffi = require "ffi"
+local C = require "mooncake.ffi"
 local embedded = require "mooncake.embedded"
 local diff = require "mooncake.sim_diff"
 local json = require "mooncake.json"
@@ -62,6 +64,7 @@ local OPTIONS = {
    json = { false, "print one JSON object" },
    report = { nil, "write a page with plots", "FILE.html" },
    requests = { nil, "write a JSON object for each request, one a line", "FILE" },
+   intervals = { false, "with --requests: the seconds between its tokens, too" },
    series = { nil, "write the cluster's state over time: .csv, else JSON lines", "FILE" },
    sweep = { nil, "run for each value of an option; several make a grid",
              "NAME=VALUE,...", list = true },
@@ -128,20 +131,30 @@ local function close(f, path)
    if not ok then util.fail("%s: %s", path, why) end
 end
 
-local OUTCOMES = { [0] = "completed", "refused", "refused_late", "unfinished" }
+local OUTCOMES = { [0] = "completed", "refused", "refused_late" }
 
 local RECORD = '{"id":%.0f,"outcome":"%s","input_tokens":%d,"output_tokens":%d,' ..
    '"local_tokens":%d,"remote_tokens":%d,"prefill":%s,"decode":%s,"preempted":%d,' ..
-   '"arrived_s":%.9g,"ready_s":%.9g,"started_s":%.9g,"first_s":%.9g,"joined_s":%.9g,' ..
-   '"done_s":%.9g,"prefill_gpu_s":%.7g,"tbt_s":%.7g,"itl_s":%.7g}\n'
+   '"arrived_s":%.9g,"ready_s":%.9g,"started_s":%.9g,"first_s":%.9g,' ..
+   '"second_s":%.9g,"joined_s":%.9g,"done_s":%.9g,"prefill_gpu_s":%.7g,' ..
+   '"tbt_s":%.7g,"itl_s":%.7g%s}\n'
 
 local function instance(i) return i < 0xffffffff and ("%d"):format(i) or "null" end
 
-local function record_line(r)
+-- The seconds between its tokens, as one more member.
+local function intervals(s)
+   local v, parts = ffi.new "const float *[1]", {}
+   for i = 0, C.mc_sim_intervals(s, v) - 1 do
+      parts[i + 1] = ("%.6g"):format(v[0][i])
+   end
+   return ',"intervals_s":[' .. table.concat(parts, ",") .. "]"
+end
+
+local function record_line(r, more)
    return RECORD:format(tonumber(r.id), OUTCOMES[tonumber(r.outcome)], r.input_tokens,
       r.output_tokens, r.local_tokens, r.remote_tokens, instance(r.prefill),
       instance(r.decode), r.preempted, r.arrived_s, r.ready_s, r.started_s, r.first_s,
-      r.joined_s, r.done_s, r.prefill_gpu_s, r.tbt_s, r.itl_s)
+      r.second_s, r.joined_s, r.done_s, r.prefill_gpu_s, r.tbt_s, r.itl_s, more)
 end
 
 local SAMPLE = { "at_s", "prefill_load", "decode_load", "queued", "running", "coming",
@@ -170,7 +183,10 @@ local function simulate(opt, trace, stopped)
    local file = opt.requests and open_file(opt.requests)
    run.on_progress = on_progress
    if file then
-      run.on_record = function(r) write(file, opt.requests, record_line(r)) end
+      run.options.keep_intervals = opt.intervals
+      run.on_record = function(r, s)
+         write(file, opt.requests, record_line(r, opt.intervals and intervals(s) or ""))
+      end
    end
    local start = proc.now()
    local result, detail = sim.run(run)
@@ -283,9 +299,9 @@ return {
    summary = "a request trace against a modelled cluster and a policy",
    help = [[
 Replays the requests of TRACE ("-": standard input) in virtual time against a cluster of
-modelled instances, and prints what came of them: times to the first token (TTFT) and
-between tokens (TBT, of a request the mean of its longest tenth of intervals; ITL, the
-mean of all), goodput, hit rates, GPU time, links. `mooncake trace` has statistics of
+modelled instances, and prints what came of them: times to the first token (TTFT), to
+the second (TTST) and between tokens (TBT, of a request the mean of its longest tenth of
+intervals; ITL, the mean of all), goodput, hit rates, GPU time, links. `mooncake trace` has statistics of
 traces and makes new ones, `mooncake help policy` says how to write a policy.
 
   mooncake sim trace.jsonl --cluster 8P+8D --speed 2 --slo ttft=30,tbt=0.1 \
