@@ -39,7 +39,7 @@ struct p2p_map {
 
 /* Maps are read while they are written. */
 #ifdef __SANITIZE_THREAD__
-#define P2P_SHARED __attribute__((no_sanitize("thread"), noinline))
+#define P2P_SHARED __attribute__((no_sanitize("thread")))
 #else
 #define P2P_SHARED
 #endif
