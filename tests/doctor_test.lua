@@ -137,4 +137,14 @@ function tests.numa_balancing_is_told_where_there_are_nodes()
    expect(check("numa", files), "warn", "2 nodes")
 end
 
+function tests.registries_that_lack_a_library_are_named()
+   expect(check("registries", {}), "ok", "^peer, http, etcd, redis$")
+   local function lacks_redis(url)
+      if url:find "^redis" then return nil, "registry: no libhiredis.so.9" end
+      return { close = function() end }
+   end
+   expect(check("registries", {}, { open_registry = lacks_redis }), "missing",
+          "^peer, http, etcd; redis: registry: no libhiredis.so.9$")
+end
+
 return tests

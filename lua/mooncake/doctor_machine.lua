@@ -6,6 +6,8 @@
 
 local ffi = require "ffi"
 local C = require "mooncake.ffi"
+local registry = require "mooncake.registry"
+local util = require "mooncake.util"
 
 ffi.cdef [[
 long mcl_syscall(long number, ...) __asm__("syscall");
@@ -291,7 +293,52 @@ local function cuda(m)
                   "needs a GPU and its driver")
 end
 
--- @fake replaces parts of the machine in tests: root, libraries, io_uring_errno.
+-- ---- registries ------------------------------------------------------------
+
+-- Opening one loads what its client needs, and reaches no server.
+local function registries(m)
+   local usable, absent = { "peer" }, {}
+   for _, scheme in ipairs { "http", "etcd", "redis" } do
+      local r, err = (m.open_registry or registry.open)(scheme .. "://localhost")
+      if r then
+         r:close()
+         usable[#usable + 1] = scheme
+      else
+         absent[#absent + 1] = scheme .. ": " .. err
+      end
+   end
+   local detail = table.concat(usable, ", ")
+   if #absent == 0 then return ok("registries", detail) end
+   return missing("registries", detail .. "; " .. table.concat(absent, "; "),
+                  "install what is named there: libcurl4, libhiredis")
+end
+
+-- All that an engine does to its record, to one that nobody else has.
+local function use(r)
+   local key = "mooncake/doctor/" .. tostring({}):match "%x+$"
+   local start = C.mc_now_ns()
+   local done, err = r:put(key, "1", 60000)
+   local value
+   if done then value, err = r:get(key) end
+   if value and value ~= "1" then value, err = nil, "got another value than was put" end
+   if value then done, err = r:del(key) end
+   return value and done and tonumber(C.mc_now_ns() - start) / 1e9, err
+end
+
+local function registry_at(url)
+   local r, err = registry.open(url)
+   if not r then return missing("registry", err, "see `mooncake help lua`, REGISTRY") end
+   local s
+   s, err = use(r)
+   r:close()
+   if s then
+      return ok("registry", "a record put, read and deleted in " .. util.duration(s))
+   end
+   return missing("registry", err, "look at the server, its address, user and password")
+end
+
+-- @fake replaces parts of the machine in tests: root, libraries, io_uring_errno,
+-- open_registry.
 local function checks(fake)
    local m = fake or {}
    m.root = m.root or ""
@@ -301,8 +348,8 @@ local function checks(fake)
       memlock(m), open_files(m), huge_pages(m),
       ptrace(m), dev_shm(m), io_uring(m),
       tcp_buffers(m, "tcp_rmem", "rmem_max"), tcp_buffers(m, "tcp_wmem", "wmem_max"),
-      rdma_library(m), rdma_devices(m), cuda(m),
+      rdma_library(m), rdma_devices(m), cuda(m), registries(m),
    }
 end
 
-return { checks = checks }
+return { checks = checks, registry_at = registry_at }

@@ -1,4 +1,4 @@
--- registry.lua - small values under names, kept by an http server.
+-- registry.lua - small values under names, kept by an http, etcd or redis server.
 
 local ffi = require "ffi"
 local C = require "mooncake.ffi"

@@ -24,4 +24,8 @@ struct mc_hiredis {
 extern struct mc_hiredis mc_hiredis;
 int mc_hiredis_load(void);
 
+/* A reader that does not make room for whatever a server claims to send. NULL:
+ * out of memory. */
+redisReader *mc_hiredis_reader(void);
+
 #endif

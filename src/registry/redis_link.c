@@ -238,7 +238,7 @@ static int rlink_connect(struct mc_redis *l, struct mc_redis_op *op)
 	int r;
 
 	l->curl = mc_curl.easy_init();
-	l->reader = mc_hiredis.redisReaderCreate();
+	l->reader = mc_hiredis_reader();
 	if (!l->curl || !l->reader)
 		return rlink_lost(l, op, -ENOMEM, "out of memory");
 	rlink_set(l, op);

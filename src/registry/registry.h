@@ -64,7 +64,8 @@ struct mc_registry_backend {
 	/* Changes after *version, one a line as mc_change_next() reads them,
 	 * waiting up to @wait_ms for the first; *version then is what to go on
 	 * from. From 0 there are none, and no waiting: that is how to begin.
-	 * -ESTALE: the changes are forgotten, begin again and list. */
+	 * Several changes of a key may come as the last one. -ESTALE: the
+	 * changes are forgotten, begin again and list. */
 	int (*watch)(void *ctx, const char *prefix, uint64_t *version,
 		     int wait_ms, struct mc_registry_text *out);
 };

@@ -191,6 +191,7 @@ end
 local function run(opt)
    if opt.far ~= "" then return be_far(opt.far) end
    local checks = machine.checks()
+   if opt.join then checks[#checks + 1] = machine.registry_at(opt.join) end
    local report = { machine = checks, transports = transports(checks) }
    local status = 1
    for _, c in ipairs(report.transports) do
@@ -221,6 +222,7 @@ then tries each transport: two processes on this host move 1 MiB there and back.
 
 Ends with status 0 if tcp, which everything can fall back to, works; else 1.]],
    options = {
+      join = { nil, "try this registry too", "URL" },
       json = { false, "print one JSON object" },
       far = { "", "be the second process of a trial; doctor starts it so", "TRIAL",
               hidden = true },
