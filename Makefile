@@ -44,12 +44,14 @@ UNIT := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/*_test.c))
 PROGS := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
 SO = libmooncake.so.$(ABI)
+SERVER_OBJ = $(SERVER_SRC:%.c=$(B)/%.o)
 TE_SO = libtransfer_engine.so
 TE_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard src/compat/*.c))
 
 all: $(B)/mooncake	## the command (default); VARIANT=debug, asan or tsan too
 lib: $(B)/libmooncake.a $(B)/$(SO) $(B)/$(TE_SO)	## libraries, static and shared
 dist: dist/mooncake.h	## the single-file edition, dist/mooncake.h
+wheel: $(B)/wheel/files	## the Python package, build/wheel/*.whl
 tests: $(UNIT) $(PROGS)	## the C test programs, not run
 replay: $(FUZZ:%=$(B)/tests/fuzz/%)	## fuzz targets that replay a corpus
 
@@ -67,6 +69,26 @@ $(B)/$(TE_SO): $(TE_OBJ) $(B)/$(SO)
 	$(call say,LINK,$@)
 	$(Q)$(LINK) -shared -Wl,-soname,$(TE_SO),-rpath,'$$ORIGIN' -o $@ $^ \
 		-ljson-c
+# In a wheel, library and program bring all but libc along; the library has no
+# registry server, whose libevent is not made for that.
+WHEEL_LIBS = $(addprefix -Wl$(comma),--exclude-libs$(comma)ALL -Bsymbolic) \
+	-Wl,--start-group $(patsubst -l%,-l:lib%.a,$(filter-out $(LIBC),$(1))) \
+	-Wl,--end-group $(LIBC)
+LIBC = -lpthread -ldl -lm
+comma = ,
+$(B)/wheel/$(TE_SO): $(TE_OBJ) $(filter-out $(SERVER_OBJ),$(LIB_OBJ))
+	$(call say,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(LINK) -shared -s -Wl,-soname,$(TE_SO) -o $@ $^ \
+		$(call WHEEL_LIBS,$(CORE_LIBS))
+$(B)/wheel/mooncake: $(CMD_OBJ) $(LIB_OBJ)
+	$(call say,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(LINK) -s -no-pie -Wl,-E -o $@ $^ \
+		$(call WHEEL_LIBS,-lluajit-5.1 $(LIB_LIBS))
+$(B)/wheel/files: $(B)/wheel/$(TE_SO) $(B)/wheel/mooncake scripts/wheel.py \
+		$(wildcard src/compat/python/mooncake/*)
+	$(call say,WHEEL,$(@D))
+	$(Q)rm -f $(@D)/*.whl && scripts/wheel.py $(@D) $(VERSION) \
+		$(B)/wheel/$(TE_SO) $(B)/wheel/mooncake > $@.new && mv $@.new $@
 $(B)/%.o: %.c Makefile
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
@@ -150,7 +172,7 @@ clean:	## remove what was built
 help:	## this list
 	@sed -n 's/^\([a-z-]*\):.*	## /  \1	/p' Makefile | expand -t 15
 
-.PHONY: all lib dist tests replay install demo check test bench bench-peers paper soak fuzz flags clean help
+.PHONY: all lib dist wheel tests replay install demo check test bench bench-peers paper soak fuzz flags clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TE_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)

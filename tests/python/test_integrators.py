@@ -176,8 +176,10 @@ class FlexKv(unittest.TestCase):
             [sys.executable, "-m", "mooncake.http_metadata_server"]
             + ["--port", "0", "--host", "127.0.0.1"],
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
-        url = server.stdout.readline().decode().split()[-1]
+        address = server.stdout.readline().decode().split()[-1]
+        url = "http://%s/metadata" % address
         peer = Peer(name="flex-peer", metadata=url)
         memory, engine = Memory(), TransferEngine()
         engine.initialize_ext("flex-here", url[len("http://") :], "tcp", "", "http")

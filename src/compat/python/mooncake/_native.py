@@ -63,10 +63,6 @@ _FUNCTIONS = {
     "mc_te_notify_free": (None, [POINTER(Message)]),
     "mc_te_topology": (c_void_p, [c_char_p]),
     "mc_te_text_free": (None, [c_void_p]),
-    "mc_registryd_open": (c_int, [POINTER(c_void_p), c_char_p, c_char_p]),
-    "mc_registryd_addr": (c_char_p, [c_void_p]),
-    "mc_registryd_close": (None, [c_void_p]),
-    "mc_errmsg": (c_char_p, []),
 }
 
 
