@@ -113,7 +113,8 @@ static void bad(const char *was, const char *is, int err, const char *says)
 	snprintf(text, sizeof(text), "%s", public_record);
 	at = strstr(text, was);
 	assert_non_null(at);
-	memmove(at + strlen(is), at + strlen(was), strlen(at + strlen(was)) + 1);
+	memmove(at + strlen(is), at + strlen(was),
+		strlen(at + strlen(was)) + 1);
 	memcpy(at, is, strlen(is));
 	assert_int_equal(decode(text, &r), err);
 	if (!strstr(mc_errmsg(), says))
