@@ -36,7 +36,8 @@ curl: talks to the registry from outside
 procps: looks at processes in tests
 python3: runs the public Mooncake, which tests talk to
 python3-venv: installs it, apart from the system
-libibverbs1: it does not load without'
+libibverbs1: it does not load without
+python3-numpy: the example of prefill and decode'
 bench_list='
 iperf3: what tcp is measured against'
 peers_list='
