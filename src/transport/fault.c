@@ -279,8 +279,12 @@ static int fault_open(void **ctx, struct mc_host *host,
 		      const struct mc_options *opts)
 {
 	struct fault_transport *ft = *ctx;
+	int r = ft->inner->open ? ft->inner->open(&ft->ctx, host, opts) : 0;
 
-	return ft->inner->open ? ft->inner->open(&ft->ctx, host, opts) : 0;
+	/* What did not open is not closed. */
+	if (r < 0)
+		free(ft);
+	return r;
 }
 
 static void fault_close(void *ctx)
