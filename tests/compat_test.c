@@ -332,13 +332,18 @@ static void test_own_segment_is_0(void *e)
 	free(to);
 }
 
-/* A frozen peer keeps a batch busy; when it goes on, so does the batch. */
+/* A frozen peer keeps a batch busy; when it goes on, so does the batch. Its
+ * memory can be written to nevertheless if it is on this host. */
 static void test_busy_batch(void *e, int32_t segment)
 {
 	struct transfer_request q = request(OPCODE_WRITE, segment, 0, SIZE);
+	const char *transports = getenv("MOONCAKE_TRANSPORTS");
 	struct transfer_status s;
-	uint64_t b = allocateBatchID(e, 1);
+	uint64_t b;
 
+	if (!transports || strcmp(transports, "tcp"))
+		return;
+	b = allocateBatchID(e, 1);
 	target_freeze();
 	CHECK(!submitTransfer(e, b, &q, 1));
 	CHECK(!getTransferStatus(e, b, 0, &s) && s.status == PENDING);

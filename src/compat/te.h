@@ -96,6 +96,7 @@ struct te_options {
 	char listen[MC_ADDR_MAX];
 	char registry[1024];
 	char devices[256];
+	char transports[256];
 	int port;			/* > 0: this one and no other */
 	int port_min, port_max;		/* else one of these */
 	bool p2p;

@@ -225,6 +225,24 @@ static void options_devices(struct te_options *o, const char *devices)
 		o->mc.devices = o->devices;
 }
 
+/* The public protocol has no authentication: what keeps strangers out of this
+ * process turns it off, unless the environment asks for it by name. */
+static void options_profile(struct te_options *o)
+{
+	bool closed = options_env("MOONCAKE_KEY_FILE") ||
+		      options_env("MOONCAKE_TLS_CERT");
+	const char *profile = options_env("MOONCAKE_PROFILE");
+	const char *list = options_env("MOONCAKE_TRANSPORTS");
+
+	o->mc.profile = profile ? profile : closed ? "native" : "v1";
+	if (!list)
+		return;
+	/* Who is held to tcp may talk to the public engine all the same. */
+	snprintf(o->transports, sizeof(o->transports), "%s%s", list,
+		 strcmp(o->mc.profile, "native") ? ",v1" : "");
+	o->mc.transports = o->transports;
+}
+
 static int options_name(struct te_options *o, const char *name)
 {
 	if (o->p2p)
@@ -251,7 +269,7 @@ int te_options(struct te_options *o, const struct te_config *c,
 		return r;
 	options_place(o, c);
 	options_devices(o, c->devices);
-	o->mc.transports = options_env("MOONCAKE_TRANSPORTS");
+	options_profile(o);
 	/* Unset: a request lives for as long as something of it moves. */
 	o->mc.timeout_ms = s * 1000;
 	return 0;
