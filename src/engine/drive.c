@@ -182,6 +182,8 @@ bool drive_path(struct epath *ep, short *events)
 	}
 	why = drive_stalled(ep, now);
 	err = ep->gone ? 0 : ep->p->err;
+	if (err == -ESTALE)
+		__atomic_store_n(&ep->innocent, true, __ATOMIC_RELEASE);
 	if (err && !why) {
 		mc_copy(text, ep->p->why);
 		why = text;
@@ -217,10 +219,13 @@ void drive_arm(struct epath *ep)
 void drive_on_event(struct mc_event *ev, uint32_t events)
 {
 	struct epath *ep = mc_container_of(ev, struct epath, ev);
+	bool ended = events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP);
 	struct peer *p = ep->rail->peer;
+	short wanted;
 
-	drive_path(ep, NULL);
-	if (events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP))
+	/* What it said before it hung up is heard. */
+	drive_path(ep, ended ? &wanted : NULL);
+	if (ended)
 		path_fail(ep, "closed by the peer");
 	else
 		drive_arm(ep);

@@ -77,7 +77,9 @@ struct mc_path {
 	pthread_mutex_t lock;
 	int fd;				/* sleep on this, -1: nothing */
 	short events;			/* POLLIN and POLLOUT as wanted now */
-	int err;			/* dead since: negative errno */
+	int err;			/* dead since: negative errno; -ESTALE:
+					 * as a slice was refused, and not the
+					 * others */
 	char why[MC_WHY_MAX];
 	uint64_t queued;		/* bytes posted and not returned */
 	uint64_t progress;		/* grows while anything moves */

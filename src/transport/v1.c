@@ -36,6 +36,7 @@ enum {
 	V1_REQUESTS = 64,		/* laid out for one system call */
 	V1_HEAD_LEN = 24,
 	V1_ACKED = 0x80,		/* operation: version 2, see data.c */
+	V1_DEAF = 256 << 10,		/* taken by a peer that does not run */
 	V1_LOOK_NS = 20 * MC_MS,	/* at the queue when nothing moves */
 };
 
@@ -48,6 +49,8 @@ struct v1_path {
 	struct mc_path base;
 	struct mc_stream s;
 	bool acked;			/* version 2 */
+	bool unheard;			/* it takes no more, but may have said
+					 * why */
 	char name[MC_NAME_MAX];		/* of the peer */
 
 	/* Slices from head (oldest without an answer) to the last; those before
@@ -244,6 +247,14 @@ static int v1_gather(struct v1_path *p, struct iovec *iov)
 	return n;
 }
 
+/* Something moves: unless it is only that the kernel of a peer that is frozen
+ * takes what fits its buffer. That can be connected to again and again. */
+static void v1_moved(struct v1_path *p, uint64_t taken)
+{
+	if (p->rx.total || taken > V1_DEAF)
+		p->base.progress++;
+}
+
 /* So many bytes are on their way. */
 static void v1_sent(struct v1_path *p, uint64_t len)
 {
@@ -251,7 +262,7 @@ static void v1_sent(struct v1_path *p, uint64_t len)
 	struct v1_head h;
 
 	p->sent += len;
-	p->base.progress++;
+	v1_moved(p, 0);
 	p->tx_off += len;
 	while (p->tx < v1_requests(p, s)) {
 		uint64_t whole = V1_HEAD_LEN + v1_head(p, s, p->tx, &h);
@@ -265,27 +276,27 @@ static void v1_sent(struct v1_path *p, uint64_t len)
 	p->tx = 0;
 }
 
-static int v1_send(struct v1_path *p)
+static void v1_send(struct v1_path *p)
 {
 	struct iovec iov[2 * V1_REQUESTS];
 
-	while (p->sending) {
+	p->base.events = POLLIN;
+	while (p->sending && !p->unheard) {
 		ssize_t r = mc_stream_writev(&p->s, iov, v1_gather(p, iov));
 
-		if (r <= 0) {
-			p->base.events = POLLIN | (r ? 0 : p->s.want);
-			return r;
+		if (r > 0) {
+			v1_sent(p, r);
+			continue;
 		}
-		v1_sent(p, r);
+		p->unheard = r < 0;
+		p->base.events |= r ? 0 : p->s.want;
+		return;
 	}
-	p->base.events = POLLIN;
-	return 0;
 }
 
 static int v1_post(struct mc_path *base, struct mc_slice *const *slices, int n)
 {
 	struct v1_path *p = v1_of(base);
-	int r;
 
 	if (base->err)
 		return 0;
@@ -297,9 +308,7 @@ static int v1_post(struct mc_path *base, struct mc_slice *const *slices, int n)
 			p->sending = slices[i];
 		base->queued += slices[i]->len;
 	}
-	r = v1_send(p);
-	if (r < 0)
-		v1_fail(p, r);
+	v1_send(p);
 	return n;
 }
 
@@ -401,9 +410,9 @@ static int v1_recv(struct v1_path *p, struct mc_slice **out)
 	if (r == 0 || (r < 0 && r != -ESTALE))
 		return r;
 	if (r < 0) {
-		mc_err(-ECONNRESET, "%s refused a request, and hangs up",
+		mc_err(-ESTALE, "%s refused a request, and hangs up",
 		       p->name);
-		v1_fail(p, -ECONNRESET);
+		v1_fail(p, -ESTALE);
 	}
 	v1_take(p, r < 0 ? r : 0, out);
 	return 1;
@@ -421,7 +430,7 @@ static void v1_look(struct v1_path *p)
 	if (ioctl(p->s.fd, SIOCOUTQ, &queued) < 0)
 		return;
 	if (p->sent - queued != p->queued_bytes)
-		p->base.progress++;
+		v1_moved(p, p->sent - queued);
 	p->queued_bytes = p->sent - queued;
 }
 
@@ -442,16 +451,18 @@ static int v1_poll(struct mc_path *base, struct mc_slice **out, int max)
 
 	if (base->err)
 		return 0;
-	if (p->sending)
-		r = v1_send(p);
+	v1_send(p);
 	p->rx.drained = false;
-	while (r >= 0 && n < max && !base->err && (p->head || !n)) {
+	while (n < max && !base->err && (p->head || !n)) {
 		r = p->head ? v1_recv(p, &out[n]) : v1_idle(p);
 		if (r == 1)
 			n++;
-		if (!r)
+		if (r <= 0)
 			break;
 	}
+	if (!r && p->unheard)
+		r = mc_err(-ECONNRESET, "%s takes no more",
+			   p->base.remote_dev);
 	if (r < 0)
 		v1_fail(p, r);
 	if (p->rx.total != before)

@@ -116,7 +116,7 @@ static int v1serve_flush(struct v1_conn *c)
 
 		if (head)
 			iov[n++] = (struct iovec){ c->out + c->out_off, head };
-		if (span)
+		if (span && c->span.left)
 			n += wire_span_iov(&c->span, iov + n, 1);
 		r = mc_stream_writev(&c->s, iov, n);
 		if (r <= 0)
@@ -359,11 +359,13 @@ static void v1serve_revoke(struct v1_conn *c, uint64_t addr, uint64_t len)
 		return;
 	if (c->state == V1_STORE) {
 		c->more += c->span.left;
+		wire_span_init(&c->span, NULL, 0, 0);
 		c->state = V1_SKIP;
 	} else if (c->state == V1_SEND) {
 		/* What is half sent cannot be taken back but by hanging up. */
 		c->dead = true;
-		c->span.left = c->more = 0;
+		wire_span_init(&c->span, NULL, 0, 0);
+		c->more = 0;
 		shutdown(c->s.fd, SHUT_RDWR);
 	}
 }
