@@ -8,6 +8,7 @@ Each transport is tried with a second process; the end is 0 because tcp works.
     ok       local         allocated memory: 1 MiB written and read back in *, equal, by rail local (glob)
     ok       shm           allocated memory: 1 MiB written and read back in *, equal, by rail shm (glob)
     ok       tcp           allocated memory: 1 MiB written and read back in *, equal, by rail tcp (glob)
+    ok       v1            allocated memory: 1 MiB written and read back in *, equal, by rail v1 (glob)
   $ mooncake doctor --json | grep -o '"usable":true'
   "usable":true
 

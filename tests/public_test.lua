@@ -252,6 +252,37 @@ function tests.ours_restarts_under_its_name()
    assert(e:alloc(MiB, { access = "rw" }))
 end
 
+function tests.a_frozen_peer_fails_in_time_and_comes_back()
+   have_wheel()
+   local p, other = pair(16 * MiB), nil
+   other = pair(MiB)
+   we_ask(p, MiB)
+   p.peer.process:kill "STOP"
+   local start = mooncake.now()
+   local n, why, errno = p.segment:write(p.buffer, p.remote, 16 * MiB)
+   assert(not n and why:find(p.peer.name, 1, true), why)
+   test.eq(errno, 110)
+   local took = mooncake.now() - start
+   assert(took < 3, took)
+   we_ask(other, MiB)
+   p.peer.process:kill "CONT"
+   we_ask(p, 16 * MiB)
+end
+
+function tests.a_killed_peer_fails_what_is_in_flight()
+   have_wheel()
+   local p = pair(64 * MiB)
+   we_ask(p, 64)
+   local f = assert(p.engine:submit { { op = "write", segment = p.segment, buf = p.buffer,
+                                        remote = p.remote, len = p.len } })
+   p.peer.process:kill "KILL"
+   local r = f:wait(5000)
+   local n, why = p.segment:read(p.buffer, p.remote, 64)
+   assert(not n and why:find(p.peer.name, 1, true), why)
+   p.buffer:fill(r and 1 or 2)
+   assert(p.buffer:free())
+end
+
 -- ---- registries ---------------------------------------------------------------
 
 -- A server that may need a while: how it is started, and asked whether it is there.
@@ -374,6 +405,30 @@ end
 function tests.metadata_in_etcd()
    have_wheel()
    through_registry(etcd())
+end
+
+-- One that died without a farewell leaves what a public server refuses to replace.
+function tests.a_dead_predecessor_is_replaced()
+   have_wheel()
+   local url = http_of_theirs()
+   local function serve_ours()
+      local p = assert(proc.spawn {
+         proc.exe(), "serve", "-q", "--profile", "v1", "--name", "node", "--join", url,
+         "--memory", "1M", stdout = "pipe",
+      })
+      test.defer(function() p:kill "KILL" p:wait() p:close() end)
+      return p, assert(p:read_line(5000)):match "^ready (%S+)$"
+   end
+   local r = assert(mooncake.registry(url))
+   local first, at = serve_ours()
+   assert(r:get("mooncake/rpc_meta/node"):find(at:match "%d+$", 1, true))
+   first:kill "KILL"
+   first:wait()
+   local _, now = serve_ours()
+   assert(now ~= at)
+   assert(r:get("mooncake/rpc_meta/node"):find(now:match "%d+$", 1, true))
+   local peer = start("theirs", url)
+   test.eq(peer:ask("probe", "node"), 0)
 end
 
 -- The wheel is built without redis: ours at both ends, by its protocol only.

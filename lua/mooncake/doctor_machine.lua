@@ -293,6 +293,24 @@ local function cuda(m)
                   "needs a GPU and its driver")
 end
 
+-- ---- the public protocol -----------------------------------------------------
+
+-- Who may reach the memory of engines that the environment tells how to open.
+local function profile(m)
+   local name = m.profile or os.getenv "MOONCAKE_PROFILE" or "native"
+   local keyed = m.key_file or os.getenv "MOONCAKE_KEY_FILE"
+   if name == "" or name == "native" then
+      return ok("profile", "native; v1, for the public Mooncake, has no authentication")
+   end
+   if name == "v1" and keyed then
+      return warn("profile", "v1 has no authentication, and there is a cluster key: " ..
+                  "engines do not open", "MOONCAKE_PROFILE=v1,unauthenticated lets " ..
+                  "anyone in; without it, only those with the key")
+   end
+   return warn("profile", name .. ": who reaches an engine's ports reads and writes its " ..
+               "memory, without authentication", "keep the ports within the cluster")
+end
+
 -- ---- registries ------------------------------------------------------------
 
 -- Opening one loads what its client needs, and reaches no server.
@@ -338,7 +356,7 @@ local function registry_at(url)
 end
 
 -- @fake replaces parts of the machine in tests: root, libraries, io_uring_errno,
--- open_registry.
+-- open_registry, profile, key_file.
 local function checks(fake)
    local m = fake or {}
    m.root = m.root or ""
@@ -348,7 +366,7 @@ local function checks(fake)
       memlock(m), open_files(m), huge_pages(m),
       ptrace(m), dev_shm(m), io_uring(m),
       tcp_buffers(m, "tcp_rmem", "rmem_max"), tcp_buffers(m, "tcp_wmem", "wmem_max"),
-      rdma_library(m), rdma_devices(m), cuda(m), registries(m),
+      rdma_library(m), rdma_devices(m), cuda(m), registries(m), profile(m),
    }
 end
 

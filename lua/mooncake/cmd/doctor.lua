@@ -17,16 +17,19 @@ local TRIALS = {
    { "shm", "allocated" },
    { "shm", "foreign" },
    { "tcp", "allocated" },
+   { "v1", "allocated" },
 }
 
 local REMEDY = {
    ["local"] = "report it: nothing of a machine should prevent this",
    shm = "see ptrace scope above; in containers, share the network and pid namespaces",
    tcp = "look at the firewall's rules for 127.0.0.1",
+   v1 = "see profile above; it matters only to programs of the public Mooncake",
 }
 
 local function open(transport)
-   return mooncake.open { listen = "127.0.0.1:0", transports = transport }
+   return mooncake.open { listen = "127.0.0.1:0", transports = transport,
+                          profile = transport == "v1" and "v1" or "native" }
 end
 
 -- ---- the far end -------------------------------------------------------------

@@ -100,8 +100,8 @@ than --eval-timeout is stopped, for a node has others to serve.]] .. environment
       ["tls-cert"] = { nil, "PEM file; with its key it turns TLS 1.3 on", "FILE" },
       ["tls-key"] = { nil, "its key", "FILE" },
       ["tls-ca"] = { nil, "who signs the peers'; default: the certificate", "FILE" },
-      profile = { nil, "v1: speak the public Mooncake's protocol too, which has no\n"
-                  .. "authentication; default $MOONCAKE_PROFILE", "NAME" },
+      profile = { nil, "v1: speak the public Mooncake's protocol too, to anyone; " ..
+                  "default $MOONCAKE_PROFILE", "NAME" },
       quiet = { false, "no list of what is offered", short = "q" },
    },
    run = run,
