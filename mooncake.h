@@ -800,7 +800,7 @@ struct mc_instance {
 	/* Whole numbers, as double: a script divides by them. */
 	double context_tokens;		/* of those running and coming */
 	double running_tokens;		/* of those running */
-	double vram_tokens;		/* that its VRAM can hold; 0: no bound */
+	double vram_tokens;		/* its VRAM can hold; 0: no bound */
 	double out_Bps, in_Bps;		/* a new transfer would get */
 };
 
@@ -831,7 +831,7 @@ struct mc_sim;
 
 struct mc_sim_options {
 	uint32_t prefill, decode, coupled; /* instances of each role */
-	uint32_t prefill_nodes;		/* in a prefill instance: a pipeline; 1 */
+	uint32_t prefill_nodes;		/* of a pipeline for prefill; 1 */
 	uint32_t block_tokens;		/* 512 */
 	struct mc_cost cost;
 	uint32_t chunk_tokens;		/* of a prefill at once; 0: all of it */
@@ -843,7 +843,7 @@ struct mc_sim_options {
 	bool ask_decode;		/* MC_SIM_ADMIT before decoding */
 	bool keep_intervals;		/* for mc_sim_intervals() */
 	uint32_t max_sequences;		/* that an instance decodes; 256 */
-	uint64_t vram_tokens;		/* that fit beside the weights; no bound */
+	uint64_t vram_tokens;		/* beside the weights; no bound */
 	uint64_t dram_tokens;		/* cache of a prefill node; no bound */
 	uint64_t ssd_tokens;		/* second tier of it; 0: none */
 	const char *eviction;		/* of the tiers, NULL: "lru" */
@@ -876,7 +876,7 @@ struct mc_sim_record {
 	double joined_s;		/* decode */
 	double done_s;
 	double prefill_gpu_s;		/* of one node; computed, or wasted */
-	double tbt_s;			/* mean of the longest 10 % of intervals */
+	double tbt_s;			/* mean of its longest tenth of intervals */
 	double itl_s;			/* mean of all intervals */
 };
 

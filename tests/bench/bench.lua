@@ -358,7 +358,8 @@ local function figures()
 end
 
 kit.print_machine(opt.json,
-   "medians of %d alternating runs of %d ms; blocks scattered over 1 GiB", opt.rounds, opt.ms)
+   "medians of %d alternating runs of %d ms; blocks scattered over 1 GiB", opt.rounds,
+   opt.ms)
 if not opt.json then line("path", "ours", "against", "theirs", "ratio", "bar", "") end
 tcp_rows()
 shm_rows()

@@ -134,8 +134,8 @@ local function report(name, f, before_us)
    return took
 end
 
-kit.print_machine(opt.json, "CPU time, medians of %d rounds; prompts of %d blocks", rounds,
-   BLOCKS)
+kit.print_machine(opt.json, "CPU time, medians of %d rounds; prompts of %d blocks",
+   rounds, BLOCKS)
 local match_us = report("match", match)
 for _, name in ipairs(policy.names()) do
    report(name, function(n) return decide(name, n) end, match_us)
