@@ -876,8 +876,8 @@ struct mc_sim_record {
 	double joined_s;		/* decode */
 	double done_s;
 	double prefill_gpu_s;		/* of one node; computed, or wasted */
-	double tbt_s;			/* mean of its longest tenth of intervals */
-	double itl_s;			/* mean of all intervals */
+	double tbt_s;			/* mean of its longest tenth */
+	double itl_s;			/* mean of its intervals */
 };
 
 enum mc_sim_what {

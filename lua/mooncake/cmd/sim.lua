@@ -301,8 +301,9 @@ return {
 Replays the requests of TRACE ("-": standard input) in virtual time against a cluster of
 modelled instances, and prints what came of them: times to the first token (TTFT), to
 the second (TTST) and between tokens (TBT, of a request the mean of its longest tenth of
-intervals; ITL, the mean of all), goodput, hit rates, GPU time, links. `mooncake trace` has statistics of
-traces and makes new ones, `mooncake help policy` says how to write a policy.
+intervals; ITL, the mean of all), goodput, hit rates, GPU time, links. `mooncake trace`
+has statistics of traces and makes new ones, `mooncake help policy` says how to write a
+policy.
 
   mooncake sim trace.jsonl --cluster 8P+8D --speed 2 --slo ttft=30,tbt=0.1 \
      --admission early_rejection --report out.html
