@@ -179,9 +179,10 @@ int mc_buffer_list(struct mc_engine *e, uint64_t skip,
 
 /* ---- segments ---------------------------------------------------------- */
 
-/* Open the segment published under @name: with the peer registry, "host:port".
- * Its buffers are asked from its engine now and again whenever they have
- * changed. Opening a name twice gives the same id. Returns an id >= 0. */
+/* Open the segment published under @name: with the peer registry, "host:port",
+ * which will do with another too if it is not published there. Its buffers are
+ * asked from its engine now and again whenever they have changed. Opening a
+ * name twice gives the same id. Returns an id >= 0. */
 int mc_segment_open(struct mc_engine *e, const char *name, int timeout_ms);
 
 /* Forget a segment. -EBUSY while requests to it are in flight. */
@@ -349,6 +350,20 @@ struct mc_rail_info {
  * preference; as mc_buffer_list(). */
 int mc_rail_list(struct mc_engine *e, int skip, struct mc_rail_info *out,
 		 int max);
+
+/* A connection that another engine made to this one. What it copies by itself,
+ * on this host, passes by it. */
+struct mc_connection_info {
+	char peer[MC_NAME_MAX];		/* its name, and */
+	uint64_t epoch;			/* its incarnation */
+	char from[MC_ADDR_MAX];		/* "host:port", or "process N" */
+	uint64_t age_ns;
+	uint64_t bytes_in, bytes_out;
+};
+
+/* Newest first; as mc_buffer_list(). */
+int mc_connection_list(struct mc_engine *e, int skip,
+		       struct mc_connection_info *out, int max);
 
 struct mc_stats {
 	uint64_t bytes_read, bytes_written;	/* by our requests */

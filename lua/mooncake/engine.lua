@@ -231,6 +231,24 @@ function Engine:rails()
    end
 end
 
+-- The connections that other engines made to this one, newest first.
+function Engine:connections()
+   local out, list = ffi.new "struct mc_connection_info[32]", {}
+   while true do
+      local n = C.mc_connection_list(self:handle(), #list, out, 32)
+      if n < 0 then return failed(n) end
+      for i = 0, n - 1 do
+         local c = out[i]
+         list[#list + 1] = {
+            peer = ffi.string(c.peer), from = ffi.string(c.from), epoch = c.epoch,
+            age = tonumber(c.age_ns) / 1e9, bytes_in = tonumber(c.bytes_in),
+            bytes_out = tonumber(c.bytes_out),
+         }
+      end
+      if n < 32 then return list end
+   end
+end
+
 local STATS = { "bytes_read", "bytes_written", "served_read", "served_written", "batches",
                 "requests", "slices", "retries", "failed", "canceled", "buffers", "peers",
                 "connections", "refused", "rejected" }

@@ -24,19 +24,42 @@ function engines.list()
    return list
 end
 
--- rows(e) of every engine under one head; with several engines, each with its name.
-local function tabulate(head, rows)
+-- rows(e) of every engine under one head; with several engines, each with its name. What
+-- more(e) says comes below.
+local function tabulate(head, rows, more)
    local list, out = engines.list(), {}
    if #list == 0 then return "no engine is open; see mooncake.open" end
    for _, e in ipairs(list) do
       local r = rows(e)
       local title = #list > 1 and e:name() .. "\n" or ""
       out[#out + 1] = title .. (#r > 0 and util.table(head, r) or "none")
+      out[#out + 1] = more and more(e)
    end
    return table.concat(out, "\n")
 end
 
--- The engines whose segments are open here.
+-- Connections that others made to an engine; with `each` every one, else by engine.
+local function connected(e, each)
+   local rows, by = {}, {}
+   for _, c in ipairs(e:connections() or {}) do
+      local row = not each and by[tostring(c.epoch)]
+      if not row then
+         row = { peer = c.peer, from = c.from, n = 0, age = 0, read = 0, written = 0 }
+         rows[#rows + 1], by[tostring(c.epoch)] = row, row
+      end
+      row.n, row.age = row.n + 1, math.max(row.age, c.age)
+      row.read, row.written = row.read + c.bytes_out, row.written + c.bytes_in
+   end
+   if #rows == 0 then return nil end
+   for i, r in ipairs(rows) do
+      rows[i] = { r.peer, each and r.from or r.n, util.duration(r.age),
+                  util.bytes(r.read), util.bytes(r.written) }
+   end
+   return "\nconnected to it, and what they took and brought\n" .. util.table(
+      { "peer", each and "from" or "connections", "for", "out", "in" }, rows)
+end
+
+-- The engines whose segments are open here, and those that have ours open.
 function engines.peers()
    local head = { "id", "peer", "address", "buffers", "bytes", "rails up" }
    return tabulate(head, function(e)
@@ -50,7 +73,7 @@ function engines.peers()
                              up[s.id] or 0 }
       end
       return rows
-   end)
+   end, connected)
 end
 
 local function or_dash(s) return s ~= "" and s or "-" end
@@ -71,7 +94,7 @@ function engines.rails()
          }
       end
       return rows
-   end)
+   end, function(e) return connected(e, true) end)
 end
 
 function engines.buffers()

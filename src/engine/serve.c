@@ -422,6 +422,18 @@ int64_t mc_eval_send(struct mc_engine *e, int segment, const char *text,
 	return n;
 }
 
+/* ---- who is connected ----------------------------------------------- */
+
+int mc_connection_list(struct mc_engine *e, int skip,
+		       struct mc_connection_info *out, int max)
+{
+	int r = engine_check(e);
+
+	if (r < 0 || !e->server)
+		return r;
+	return mc_server_list(e->server, skip, out, max);
+}
+
 /* ---- dispatch ------------------------------------------------------- */
 
 void mc_host_control(struct mc_host *h, uint64_t conn, const char *from,

@@ -89,6 +89,7 @@ static int serve_flush(struct serve_conn *c)
 			return r;
 		head = mc_min((size_t)r, sizeof(o->head) - o->sent);
 		o->sent += head;
+		c->sent += r;
 		wire_span_skip(&o->span, r - head);
 		if (o->sent < sizeof(o->head) || o->span.left)
 			continue;

@@ -36,7 +36,7 @@ struct serve_conn {
 	struct serve_conn *next, **prev;	/* server's list */
 	pthread_mutex_t lock;
 	struct mc_stream s;
-	uint64_t id, epoch, born_ns;
+	uint64_t id, epoch, born_ns, sent;
 	enum serve_state state;
 	bool is_unix, dead, asked;
 	uint32_t watched;			/* epoll events as set */

@@ -288,6 +288,29 @@ int mc_server_peer_pid(struct mc_server *s, uint64_t conn)
 	return pid;
 }
 
+int mc_server_list(struct mc_server *s, int skip,
+		   struct mc_connection_info *out, int max)
+{
+	uint64_t now = mc_clock_ns();
+	int n = 0;
+
+	pthread_mutex_lock(&s->lock);
+	for (struct serve_conn *c = s->conns; c && n < max; c = c->next) {
+		pthread_mutex_lock(&c->lock);
+		if (c->state > SERVE_PROOF && !c->dead && skip-- <= 0) {
+			out[n] = (struct mc_connection_info){
+				.epoch = c->epoch, .age_ns = now - c->born_ns,
+				.bytes_in = c->rx.total, .bytes_out = c->sent,
+			};
+			mc_copy(out[n].peer, c->from);
+			mc_net_peer_name(c->s.fd, out[n++].from);
+		}
+		pthread_mutex_unlock(&c->lock);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return n;
+}
+
 int mc_server_connections(struct mc_server *s)
 {
 	return __atomic_load_n(&s->n_conns, __ATOMIC_RELAXED);

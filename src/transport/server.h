@@ -25,6 +25,10 @@ void mc_server_forget(struct mc_server *s);
 const char *mc_server_addr(const struct mc_server *s);
 int mc_server_connections(struct mc_server *s);
 
+/* Those that are past the handshake: as mc_connection_list(). */
+int mc_server_list(struct mc_server *s, int skip,
+		   struct mc_connection_info *out, int max);
+
 /* Answer control frame @id of @conn; the data is copied, descriptors (unix
  * only) are duplicated. With a negative status the data is its message.
  * Nothing happens if the connection has gone. */

@@ -246,6 +246,7 @@ static int fork_child(struct pair *p, uint64_t batch)
 	struct mc_req q = req_of(p, MC_WRITE, 0, 0, 100);
 	struct mc_buffer_info b;
 	struct mc_segment_info s;
+	struct mc_connection_info conn;
 	struct mc_rail_info rail;
 	struct mc_result res;
 	struct mc_notify n;
@@ -275,6 +276,7 @@ static int fork_child(struct pair *p, uint64_t batch)
 		mc_notify_next(p->e, &n),
 		mc_probe(p->e, p->seg, 0, &rtt),
 		mc_rail_list(p->e, 0, &rail, 1),
+		mc_connection_list(p->e, 0, &conn, 1),
 		mc_stats(p->e, &st),
 	};
 
@@ -417,6 +419,65 @@ static void statistics_count(void **state)
 	assert_true(r.latency_us > 0);
 	assert_int_equal(mc_rail_list(p.e, 1, &r, 1), 0);
 	pair_close(&p);
+}
+
+/* Bytes that came and went on all connections that @from made to @e. */
+static int connected(struct mc_engine *e, struct mc_engine *from, uint64_t *in,
+		     uint64_t *out)
+{
+	struct mc_connection_info c;
+	int n = 0;
+
+	*in = *out = 0;
+	for (int i = 0; ok(mc_connection_list(e, i, &c, 1)) == 1; i++) {
+		if (c.epoch != mc_engine_epoch(from))
+			continue;
+		assert_string_equal(c.peer, mc_engine_name(from));
+		assert_memory_equal(c.from, "127.0.0.1:", 10);
+		assert_true(c.age_ns && c.age_ns < 60000000000ull);
+		*in += c.bytes_in;
+		*out += c.bytes_out;
+		n++;
+	}
+	return n;
+}
+
+static void who_is_connected_is_listed(void **state)
+{
+	struct mc_options o = { .transports = "tcp" };
+	struct mc_engine *far, *near[2];
+	uint64_t in[2], out[2];
+	void *there, *here;
+	struct mc_req q = { .op = MC_WRITE, .len = 30000 };
+	struct mc_connection_info c;
+
+	(void)state;
+	ok(mc_open(&far, &o));
+	ok(mc_buffer_alloc(far, q.len, MC_REMOTE_RW, 0, -1, &there));
+	assert_int_equal(ok(mc_connection_list(far, 0, NULL, 0)), 0);
+	for (int i = 0; i < 2; i++) {
+		ok(mc_open(&near[i], &o));
+		ok(mc_buffer_alloc(near[i], q.len, 0, 0, -1, &here));
+		q.op = i ? MC_READ : MC_WRITE;
+		q.segment = ok(mc_segment_open(near[i], mc_engine_name(far),
+					       2000));
+		q.buf = here;
+		q.remote = (uintptr_t)there;
+		ok(mc_transfer(near[i], &q, 1, NULL, NULL));
+	}
+	for (int i = 0; i < 2; i++)
+		assert_true(connected(far, near[i], &in[i], &out[i]) >= 2);
+	assert_true(in[0] >= q.len && in[0] < q.len + 4096);
+	assert_true(out[1] >= q.len && out[1] < q.len + 4096);
+	assert_true(out[0] < 4096 && in[1] < 4096);
+	/* Who has gone is no longer there. */
+	mc_close(near[0]);
+	for (int i = 0; i < 200 && mc_connection_list(far, 2, &c, 1); i++)
+		sleep_ms(5);
+	assert_int_equal(ok(mc_connection_list(far, 0, &c, 1)), 1);
+	assert_true(c.epoch == mc_engine_epoch(near[1]));
+	mc_close(near[1]);
+	mc_close(far);
 }
 
 /* ---- the promises ----------------------------------------------- */
@@ -697,6 +758,7 @@ int main(void)
 		cmocka_unit_test(a_fork_inherits_no_engine),
 		cmocka_unit_test(weights_choose_among_transports),
 		cmocka_unit_test(statistics_count),
+		cmocka_unit_test(who_is_connected_is_listed),
 		cmocka_unit_test(
 			promise_1_completed_is_visible_and_failed_is_quiet),
 		cmocka_unit_test(
