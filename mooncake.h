@@ -623,6 +623,22 @@ int mc_topology_device(const struct mc_topology *t, int i,
  * switch, 2 the same root, 3 the same NUMA node, 4 another one. */
 int mc_topology_distance(const struct mc_topology *t, int i, int j);
 
+struct mc_rdma_info {
+	char name[32];			/* of the device: "mlx5_0" */
+	char link[16];			/* InfiniBand or RoCE */
+	char gid[48];			/* it is reached by; "": none, */
+	char why[MC_WHY_MAX];		/* and this says why */
+	int port;			/* the one in use, */
+	int up;				/* and whether it is active */
+	int gid_index;			/* -1: none */
+	int mtu;			/* bytes */
+	uint64_t bw;			/* bytes per second; 0: unknown */
+};
+
+/* The RDMA devices that can be opened. How many, or -EOPNOTSUPP: no library or
+ * no device, and the message says which. */
+int mc_rdma_list(struct mc_rdma_info *out, int max);
+
 /* ---- traces ------------------------------------------------------------ */
 
 /* Request traces are read one record at a time, in bounded memory: when each

@@ -19,6 +19,7 @@ libevent-dev: the embedded registry server
 libcurl4-openssl-dev: registry clients
 libhiredis-dev: the registry client for redis
 libnuma-dev: memory on a NUMA node
+libibverbs-dev: headers of RDMA verbs; the library is loaded at run time
 libssl-dev: the cluster key, TLS
 libedit-dev: line editing in the REPL
 libxxhash-dev: checksums (a header)

@@ -150,7 +150,8 @@ static int engine_check_list(const char *list)
 			i++;
 		if (!mc_transports[i])
 			return mc_err(-EINVAL, "no transport is called '%s': "
-				      "there are local, shm, tcp and v1", w);
+				      "there are local, shm, rdma, tcp and "
+				      "v1", w);
 	}
 	return 0;
 }

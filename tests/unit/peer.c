@@ -29,6 +29,10 @@ const struct setup setups[] = {
 	{ .name = "tcp-4", .transports = "tcp", .streams = 4 },
 	{ .name = "tcp-v6", .transports = "tcp", .listen = "[::1]:0" },
 	{ .name = "v1", .transports = "v1", .profile = "v1" },
+	{ .name = "rdma", .transports = "rdma" },
+	{ .name = "rdma-child", .transports = "rdma", .child = true,
+	  .foreign = true },
+	{ .name = "rdma-2", .transports = "rdma", .streams = 2 },
 };
 const int n_setups = sizeof(setups) / sizeof(setups[0]);
 
@@ -679,18 +683,38 @@ static void run_bound(void **state)
 	pair_close(&p);
 }
 
+/* Is there what the setup needs? Otherwise the message says why not. */
+static bool setup_works(const struct setup *s)
+{
+	struct mc_rdma_info info;
+
+	return strcmp(s->transports, "rdma") || mc_rdma_list(&info, 1) > 0;
+}
+
+static void run_absent(void **state)
+{
+	(void)state;
+	print_message("skipped: rdma: %s\n", mc_errmsg());
+	skip();
+}
+
 int run_cases(const char *name, const struct unit_case *cases, int n,
 	      const struct CMUnitTest *more, int n_more)
 {
 	const char *only = getenv("MC_SETUP");
 	int total = n * n_setups, r, k = 0;
+	bool absent = false;
 	struct bound *b = calloc(total + 1, sizeof(*b));
-	struct CMUnitTest *t = calloc(total + n_more + 1, sizeof(*t));
+	struct CMUnitTest *t = calloc(total + n_more + 2, sizeof(*t));
 
-	for (int s = 0; s < n_setups; s++)
+	for (int s = 0; s < n_setups; s++) {
+		if (only && strcmp(only, setups[s].name))
+			continue;
+		if (!setup_works(&setups[s])) {
+			absent = true;
+			continue;
+		}
 		for (int i = 0; i < n; i++) {
-			if (only && strcmp(only, setups[s].name))
-				continue;
 			b[k].c = &cases[i];
 			b[k].s = &setups[s];
 			snprintf(b[k].name, sizeof(b[k].name), "%s [%s]",
@@ -699,6 +723,10 @@ int run_cases(const char *name, const struct unit_case *cases, int n,
 						    NULL, &b[k] };
 			k++;
 		}
+	}
+	if (absent)
+		t[k++] = (struct CMUnitTest){ "rdma", run_absent, NULL, NULL,
+					      NULL };
 	for (int i = 0; i < n_more; i++)
 		t[k++] = more[i];
 	r = _cmocka_run_group_tests(name, t, k, NULL, NULL);

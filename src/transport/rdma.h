@@ -1,0 +1,187 @@
+/*
+ * rdma.h - the RDMA transport, as its files see it.
+ *
+ *	rdma.c		the transport: devices, and the vtable
+ *	rdma_memory.c	buffers registered with every device
+ *	rdma_keys.c	how a peer learns the key of a buffer
+ *	rdma_end.c	one end of a connection: a queue pair and what it needs
+ *	rdma_connect.c	two ends meet, and part
+ *	rdma_path.c	slices posted, and taken back
+ *
+ * A path is one reliable connection. Its queue pair sends; the one at the
+ * other end, which is there for this path alone, only answers. So there is
+ * nothing to settle between two engines that connect to each other at the same
+ * time: each has its own.
+ */
+#ifndef MC_RDMA_H
+#define MC_RDMA_H
+
+#include "host.h"
+#include "rdma_keys.h"
+#include "verbs.h"
+
+#include "../base/ranges.h"
+
+enum {
+	RDMA_CHAIN = 32,		/* requests posted by one call */
+	RDMA_SGES = 4,			/* pieces that one request joins */
+	RDMA_CACHE = 1024,		/* keys a path remembers */
+	RDMA_REQUEST = 1 << 20,		/* bytes: a larger one would not show
+					 * that it moves */
+};
+
+/* ---- devices (rdma.c) ----------------------------------------------- */
+
+struct rdma_dev {
+	struct verbs_dev v;
+	struct ibv_pd *pd;
+	struct rdma_keys keys;		/* of our buffers, for peers */
+	struct ibv_cq *quiet;		/* of ends that only answer */
+	pthread_mutex_t event_lock;
+	uint32_t faults;		/* port or device failed; atomic */
+	char fault[64];			/* the last; under event_lock */
+	uint32_t turn;			/* which peer's device is next */
+};
+
+struct rdma_ctx {
+	struct mc_host *host;
+	volatile uint8_t *alive;	/* a page that fork() wipes */
+	bool asked;			/* rdma was asked for by name */
+	struct rdma_dev devs[VERBS_DEVS];
+	int n_devs;
+
+	pthread_rwlock_t memory_lock;
+	struct mc_ranges by_addr;	/* of struct rdma_buffer */
+	uint32_t memory_version;	/* grows as buffers go; atomic */
+	bool warned;			/* of memory that cannot be had */
+
+	pthread_mutex_t served_lock;
+	struct rdma_served *served;	/* ends that answer peers' paths */
+	int n_served;
+};
+
+/* Look for events of the device; never waits. */
+void mc_rdma_dev_look(struct rdma_dev *d);
+
+/* ---- memory (rdma_memory.c) ----------------------------------------- */
+
+/* A buffer found, to be used while no buffer has gone since. */
+struct rdma_local {
+	uint64_t addr, len;
+	uint32_t lkey, version;
+};
+
+int mc_rdma_reg(void *ctx, const struct mc_buffer_info *b, int fd,
+		uint64_t offset);
+int mc_rdma_unreg(void *ctx, const struct mc_buffer_info *b);
+void mc_rdma_memory_fini(struct rdma_ctx *c);
+
+/* The key for device @dev of the buffer that holds [addr, addr+len): false if
+ * it has none. */
+bool mc_rdma_local(struct rdma_ctx *c, int dev, uint64_t addr, uint64_t len,
+		   struct rdma_local *out);
+
+/* ---- ends (rdma_end.c) ---------------------------------------------- */
+
+struct rdma_end {
+	struct ibv_comp_channel *channel;	/* NULL: it only answers */
+	struct ibv_cq *cq;
+	struct ibv_qp *qp;
+	uint32_t depth, sges, inline_max, psn;
+};
+
+/* What an end has to know of the other. */
+struct rdma_far {
+	uint32_t qpn, psn;
+	uint16_t lid;
+	uint8_t rd_atomic;
+	int mtu;			/* bytes */
+	uint8_t sgid_index;		/* of our own GID, for it */
+	uint8_t gid[16];
+};
+
+int mc_rdma_end_open(struct rdma_dev *d, bool sends, struct rdma_end *out);
+int mc_rdma_end_join(struct rdma_dev *d, struct rdma_end *e,
+		     const struct rdma_far *far);
+
+/* Stop it: nothing more is sent or received. Waits for its requests to be
+ * given back, until the deadline. */
+void mc_rdma_end_stop(struct rdma_end *e, uint64_t last, uint64_t deadline_ns);
+void mc_rdma_end_close(struct rdma_end *e);
+
+/* ---- connections (rdma_connect.c) ----------------------------------- */
+
+struct rdma_path;
+
+int mc_rdma_connect(void *ctx, const struct mc_peer *peer, int dev,
+		    uint64_t deadline_ns, struct mc_path **out);
+int mc_rdma_accept(void *ctx, uint64_t conn, const struct mc_blob *hello,
+		   struct mc_blob *reply, int *fds, int *n_fds);
+void mc_rdma_gone(void *ctx, uint64_t conn);
+void mc_rdma_served_fini(struct rdma_ctx *c);
+
+/* Ask the peer to end its end of the path: nothing more is written then. */
+void mc_rdma_part(struct rdma_path *p, bool patient, uint64_t deadline_ns);
+
+/* ---- paths (rdma_path.c) -------------------------------------------- */
+
+/* A slice all of whose requests are posted, and the number of the last. */
+struct rdma_sent {
+	struct mc_slice *s;		/* NULL: a question for a key */
+	uint64_t last;
+	int err;			/* it ends with this all the same */
+};
+
+enum rdma_asking {
+	RDMA_KNOWS, RDMA_ASKS_ROOT, RDMA_ASKS_RUN,
+};
+
+struct rdma_path {
+	struct mc_path base;
+	struct rdma_ctx *rdma;
+	struct rdma_dev *dev;
+	struct rdma_end end;
+	struct mc_peer peer;
+	uint64_t token;			/* the peer's name for its end */
+	uint32_t faults;		/* of the device, when it was made */
+
+	/* Slices not yet posted whole; the first from where we are. */
+	struct mc_slice *waiting, **tail;
+	uint32_t piece, off;
+
+	uint64_t posted, done;		/* requests, counted from the first */
+	uint64_t marked;		/* the last that will be heard of */
+	uint64_t unmarked_bytes;	/* posted since */
+	struct rdma_sent *sent;		/* ring of end.depth, rounded up */
+	uint32_t mask, head, next;
+
+	struct rdma_local local;	/* last hit */
+	enum rdma_asking asking;
+	uint32_t ask_id;
+	struct rdma_root keys;		/* where the peer's root is: its addr
+					 * and rkey */
+	struct rdma_answer *answer;
+	struct ibv_mr *answer_mr;
+	struct { uint32_t id, rkey; } cache[RDMA_CACHE];
+
+	bool armed, rung;		/* the channel will tell, has told */
+	uint32_t looks;
+	uint64_t looked_ns;
+
+	struct ibv_send_wr wr[RDMA_CHAIN];
+	struct ibv_sge sge[RDMA_CHAIN * RDMA_SGES];
+};
+
+struct rdma_path *mc_rdma_path_new(struct rdma_ctx *c, int dev,
+				   const struct mc_peer *peer);
+void mc_rdma_path_free(struct rdma_path *p);
+
+/* Read the peer's root of keys once, to see that bytes flow. */
+int mc_rdma_path_probe(struct rdma_path *p, uint64_t deadline_ns);
+
+void mc_rdma_abort(struct mc_path *base, uint64_t deadline_ns);
+void mc_rdma_disconnect(struct mc_path *base);
+int mc_rdma_post(struct mc_path *base, struct mc_slice *const *s, int n);
+int mc_rdma_poll(struct mc_path *base, struct mc_slice **out, int max);
+
+#endif

@@ -1,0 +1,610 @@
+/*
+ * rdma_path.c - slices over one connection. Requests are numbered from the
+ * first one posted; as a reliable connection completes them in order, hearing
+ * of one is hearing of all before it. So few ask to be heard of: the last of a
+ * slice, and enough in between to see that it moves and to make room.
+ *
+ * A piece whose key is not known makes the path ask for it (rdma_keys.h), and
+ * what comes after waits meanwhile.
+ */
+#include "rdma.h"
+
+#include "../base/clock.h"
+#include "../base/err.h"
+#include "../base/util.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+	PATH_REAP = 16,			/* completions taken at a time */
+	PATH_LOOKS = 64,		/* in vain, before the channel is
+					 * looked at in any case */
+	PATH_LOOK_NS = 20 * MC_MS,	/* between looks at the device */
+	PATH_STOP_MS = 100,
+	PATH_PROBE_US = 50,
+};
+
+static struct rdma_path *path_of(struct mc_path *p)
+{
+	return mc_container_of(p, struct rdma_path, base);
+}
+
+/* ---- making one ----------------------------------------------------- */
+
+struct rdma_path *mc_rdma_path_new(struct rdma_ctx *c, int dev,
+				   const struct mc_peer *peer)
+{
+	struct rdma_path *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->rdma = c;
+	p->dev = &c->devs[dev];
+	p->peer = *peer;
+	p->tail = &p->waiting;
+	p->base.fd = -1;
+	p->base.events = POLLIN;
+	p->faults = __atomic_load_n(&p->dev->faults, __ATOMIC_ACQUIRE);
+	pthread_mutex_init(&p->base.lock, NULL);
+	return p;
+}
+
+void mc_rdma_path_free(struct rdma_path *p)
+{
+	mc_rdma_end_close(&p->end);
+	if (p->answer_mr)
+		mc_verbs.dereg_mr(p->answer_mr);
+	free(p->answer);
+	free(p->sent);
+	pthread_mutex_destroy(&p->base.lock);
+	free(p);
+}
+
+static int path_memory(struct rdma_path *p)
+{
+	uint32_t n = 1;
+
+	while (n < p->end.depth)
+		n *= 2;
+	p->mask = n - 1;
+	p->sent = calloc(n, sizeof(*p->sent));
+	p->answer = aligned_alloc(64, (sizeof(*p->answer) + 63) & ~63ul);
+	if (!p->sent || !p->answer)
+		return mc_err(-ENOMEM, "out of memory");
+	memset(p->answer, 0, sizeof(*p->answer));
+	p->answer_mr = mc_verbs.reg_mr_iova2(p->dev->pd, p->answer,
+					     sizeof(*p->answer),
+					     (uintptr_t)p->answer,
+					     IBV_ACCESS_LOCAL_WRITE);
+	return p->answer_mr ? 0 : mc_syserr(-errno, "rdma: %s: memory for "
+					    "answers", p->dev->v.name);
+}
+
+/* ---- failure -------------------------------------------------------- */
+
+static void path_fail_with(struct rdma_path *p, int err)
+{
+	if (p->base.err)
+		return;
+	mc_copy(p->base.why, mc_errmsg());
+	/* Others look at this without the lock. */
+	__atomic_store_n(&p->base.err, err, __ATOMIC_RELEASE);
+}
+
+/* Which end is at fault, in the words that the engine counts by. */
+static const char *path_cause(enum ibv_wc_status status)
+{
+	switch (status) {
+	case IBV_WC_RETRY_EXC_ERR:
+	case IBV_WC_RNR_RETRY_EXC_ERR:
+		return "the peer does not answer: ";
+	case IBV_WC_LOC_LEN_ERR:
+	case IBV_WC_LOC_QP_OP_ERR:
+	case IBV_WC_LOC_PROT_ERR:
+	case IBV_WC_LOC_ACCESS_ERR:
+		return "local device: ";
+	default:
+		return "";
+	}
+}
+
+static void path_broken(struct rdma_path *p, const struct ibv_wc *wc)
+{
+	mc_err(-ECONNRESET, "%s -> %s: %s%s", p->dev->v.name,
+	       p->base.remote_dev, path_cause(wc->status),
+	       mc_verbs.wc_status_str(wc->status));
+	path_fail_with(p, -ECONNRESET);
+}
+
+/* ---- what ends ------------------------------------------------------ */
+
+/* @s ends once request @last has. */
+static void path_sent(struct rdma_path *p, struct mc_slice *s, uint64_t last,
+		      int err)
+{
+	p->sent[p->next++ & p->mask] = (struct rdma_sent){ s, last, err };
+}
+
+static bool path_ring_full(const struct rdma_path *p)
+{
+	return p->next - p->head > p->mask;
+}
+
+/* The first one that waits is through: posted whole, or refused. */
+static void path_through(struct rdma_path *p, int err)
+{
+	struct mc_slice *s = p->waiting;
+
+	p->waiting = s->next;
+	if (!p->waiting)
+		p->tail = &p->waiting;
+	p->piece = p->off = 0;
+	path_sent(p, s, p->posted, err);
+}
+
+static void path_explain(struct rdma_path *p, struct mc_slice *s, int err)
+{
+	if (err == -ESTALE)
+		snprintf(s->why, MC_WHY_MAX, "%s refused: the buffer has been "
+			 "unregistered", p->peer.name);
+	else
+		snprintf(s->why, MC_WHY_MAX, "local %s: the memory is not "
+			 "registered with it", p->dev->v.name);
+}
+
+/* ---- keys of the peer's buffers ------------------------------------- */
+
+static bool path_key(struct rdma_path *p, uint32_t id, uint32_t *rkey)
+{
+	uint32_t i = id % RDMA_CACHE;
+
+	*rkey = p->cache[i].rkey;
+	return p->cache[i].id == id;
+}
+
+/* Read @len bytes of the peer's keys into our answer. */
+static void path_read_keys(struct rdma_path *p, void *to, uint32_t len,
+			   uint64_t addr, uint32_t rkey)
+{
+	struct ibv_sge sge = { (uintptr_t)to, len, p->answer_mr->lkey };
+	struct ibv_send_wr *bad, wr = {
+		.wr_id = ++p->posted, .sg_list = &sge, .num_sge = 1,
+		.opcode = IBV_WR_RDMA_READ, .send_flags = IBV_SEND_SIGNALED,
+		.wr.rdma = { addr, rkey },
+	};
+	int r = ibv_post_send(p->end.qp, &wr, &bad);
+
+	p->marked = p->posted;
+	path_sent(p, NULL, p->posted, 0);
+	if (!r)
+		return;
+	mc_syserr(-r, "local device %s: posting", p->dev->v.name);
+	path_fail_with(p, -r);
+}
+
+static void path_ask_root(struct rdma_path *p)
+{
+	p->asking = RDMA_ASKS_ROOT;
+	path_read_keys(p, &p->answer->root, sizeof(p->answer->root),
+		       p->keys.addr, p->keys.rkey);
+}
+
+static void path_ask(struct rdma_path *p, uint32_t id)
+{
+	p->ask_id = id;
+	p->keys.check = 0;		/* no table looked at yet */
+	path_ask_root(p);
+}
+
+/* The peer has no such buffer: what wants it ends here. All requests before
+ * the question have been answered, those of this slice among them. */
+static void path_unknown(struct rdma_path *p)
+{
+	p->asking = RDMA_KNOWS;
+	path_through(p, -ESTALE);
+}
+
+/* The root has come. A table seen before has nothing new to say. */
+static void path_root(struct rdma_path *p)
+{
+	const struct rdma_root *r = &p->answer->root;
+
+	if (!mc_rdma_root_whole(r)) {
+		path_ask_root(p);
+	} else if (!r->addr || r->check == p->keys.check) {
+		path_unknown(p);
+	} else {
+		p->keys.check = r->check;
+		p->asking = RDMA_ASKS_RUN;
+		path_read_keys(p, p->answer->run, sizeof(p->answer->run),
+			       mc_rdma_run_addr(r, p->ask_id), r->rkey);
+	}
+}
+
+static void path_run(struct rdma_path *p)
+{
+	uint32_t rkey, i = p->ask_id % RDMA_CACHE;
+
+	if (!mc_rdma_run_find(p->answer->run, p->ask_id, &rkey)) {
+		/* Or the table has just been replaced. */
+		path_ask_root(p);
+		return;
+	}
+	p->cache[i].id = p->ask_id;
+	p->cache[i].rkey = rkey;
+	p->asking = RDMA_KNOWS;
+}
+
+static void path_answered(struct rdma_path *p)
+{
+	if (p->asking == RDMA_ASKS_ROOT)
+		path_root(p);
+	else
+		path_run(p);
+}
+
+/* ---- posting -------------------------------------------------------- */
+
+/* The key of our end; false: this device does not have the memory. */
+static bool path_lkey(struct rdma_path *p, uint64_t addr, uint32_t len)
+{
+	const struct rdma_local *l = &p->local;
+
+	/* A buffer that requests use cannot go; another, whose place it may
+	 * have taken, can: pairs with the release in mc_rdma_unreg(). */
+	if (addr - l->addr < l->len && len <= l->len - (addr - l->addr) &&
+	    l->version == __atomic_load_n(&p->rdma->memory_version,
+					  __ATOMIC_ACQUIRE))
+		return true;
+	return mc_rdma_local(p->rdma, p->dev - p->rdma->devs, addr, len,
+			     &p->local);
+}
+
+/* Add [addr, addr+len) to a request: false if it has no room for more. */
+static bool path_gather(struct rdma_path *p, struct ibv_send_wr *wr,
+			uint64_t addr, uint32_t len)
+{
+	struct ibv_sge *last = &wr->sg_list[wr->num_sge - 1];
+
+	if (wr->num_sge && last->lkey == p->local.lkey &&
+	    last->addr + last->length == addr) {
+		last->length += len;
+		return true;
+	}
+	if (wr->num_sge == (int)p->end.sges)
+		return false;
+	wr->sg_list[wr->num_sge++] = (struct ibv_sge){ addr, len,
+						       p->local.lkey };
+	return true;
+}
+
+/* Fill one request from where we are in the slice: all that lies in one run at
+ * the peer. Its bytes; -errno: the slice cannot go on. */
+static int64_t path_fill(struct rdma_path *p, struct ibv_send_wr *wr,
+			 uint32_t rkey)
+{
+	struct mc_slice *s = p->waiting;
+	const struct mc_piece *m = &s->pieces[p->piece];
+	uint64_t remote = m->remote + p->off, len = 0;
+	uint32_t id = m->id;
+
+	wr->num_sge = 0;
+	wr->wr.rdma.remote_addr = remote;
+	wr->wr.rdma.rkey = rkey;
+	while (p->piece < s->n && len < RDMA_REQUEST) {
+		uint32_t n;
+		uint64_t local;
+
+		m = &s->pieces[p->piece];
+		if (m->id != id || m->remote + p->off != remote + len)
+			break;
+		local = (uintptr_t)m->local + p->off;
+		n = mc_min(m->len - p->off, RDMA_REQUEST - len);
+		if (!path_lkey(p, local, n))
+			return -EOPNOTSUPP;
+		if (!path_gather(p, wr, local, n))
+			break;
+		len += n;
+		p->off += n;
+		if (p->off == m->len) {
+			p->piece++;
+			p->off = 0;
+		}
+	}
+	return len;
+}
+
+static void path_mark(struct rdma_path *p, struct ibv_send_wr *wr,
+		      uint64_t len)
+{
+	bool last = p->piece == p->waiting->n;
+
+	wr->wr_id = ++p->posted;
+	wr->opcode = p->waiting->op == MC_READ ? IBV_WR_RDMA_READ :
+		     IBV_WR_RDMA_WRITE;
+	wr->send_flags = 0;
+	p->unmarked_bytes += len;
+	if (last || p->unmarked_bytes >= RDMA_REQUEST ||
+	    p->posted - p->marked >= p->end.depth / 4) {
+		wr->send_flags = IBV_SEND_SIGNALED;
+		p->marked = p->posted;
+		p->unmarked_bytes = 0;
+	}
+	if (wr->opcode == IBV_WR_RDMA_WRITE && len <= p->end.inline_max)
+		wr->send_flags |= IBV_SEND_INLINE;
+}
+
+/* Lay out what comes next: how many requests. */
+static int path_chain(struct rdma_path *p, uint32_t *want)
+{
+	uint64_t room = p->end.depth - (p->posted - p->done);
+	int n = 0, max = mc_min(room, (uint64_t)RDMA_CHAIN);
+
+	while (p->waiting && n < max && !path_ring_full(p)) {
+		struct ibv_send_wr *wr = &p->wr[n];
+		uint32_t rkey, id = p->waiting->pieces[p->piece].id;
+		int64_t len;
+
+		if (!path_key(p, id, &rkey)) {
+			*want = id;
+			break;
+		}
+		wr->sg_list = &p->sge[n * RDMA_SGES];
+		wr->next = NULL;
+		len = path_fill(p, wr, rkey);
+		if (len < 0) {
+			path_through(p, len);
+			continue;
+		}
+		path_mark(p, wr, len);
+		if (n)
+			p->wr[n - 1].next = wr;
+		n++;
+		if (p->piece == p->waiting->n)
+			path_through(p, 0);
+	}
+	return n;
+}
+
+static void path_push(struct rdma_path *p)
+{
+	while (p->waiting && p->asking == RDMA_KNOWS && !p->base.err) {
+		uint64_t before = p->next;
+		struct ibv_send_wr *bad;
+		uint32_t want = 0;
+		int r, n = path_chain(p, &want);
+
+		if (n) {
+			r = ibv_post_send(p->end.qp, p->wr, &bad);
+			if (r) {
+				mc_syserr(-r, "local device %s: posting",
+					  p->dev->v.name);
+				path_fail_with(p, -r);
+			}
+		} else if (want && p->posted - p->done < p->end.depth &&
+			   !path_ring_full(p)) {
+			path_ask(p, want);
+		} else if (before == p->next) {
+			return;		/* full */
+		}
+	}
+}
+
+int mc_rdma_post(struct mc_path *base, struct mc_slice *const *slices, int n)
+{
+	struct rdma_path *p = path_of(base);
+
+	if (base->err)
+		return 0;
+	for (int i = 0; i < n; i++) {
+		slices[i]->next = NULL;
+		*p->tail = slices[i];
+		p->tail = &slices[i]->next;
+		base->queued += slices[i]->len;
+	}
+	path_push(p);
+	return n;
+}
+
+/* ---- taking back ---------------------------------------------------- */
+
+/* The peer's device refuses what has gone, and breaks the connection: the slice
+ * is stale, and those after it are for another path. */
+static void path_refused(struct rdma_path *p)
+{
+	struct rdma_sent *first = &p->sent[p->head & p->mask];
+
+	if (p->head == p->next && p->waiting) {
+		path_through(p, -ESTALE);
+		first->last = p->done;
+	} else if (p->head != p->next && first->s) {
+		first->err = -ESTALE;
+		first->last = p->done;
+	}
+}
+
+static void path_completed(struct rdma_path *p, const struct ibv_wc *wc)
+{
+	p->base.progress++;
+	if (wc->status == IBV_WC_SUCCESS) {
+		p->done = wc->wr_id;
+		return;
+	}
+	if (p->base.err)
+		return;			/* flushed */
+	path_broken(p, wc);
+	p->done = mc_max(p->done, wc->wr_id - 1);
+}
+
+/* Hear of what has ended; false: nothing has. */
+static bool path_reap(struct rdma_path *p, bool *refused)
+{
+	struct ibv_wc wc[PATH_REAP];
+	int n = ibv_poll_cq(p->end.cq, PATH_REAP, wc);
+
+	for (int i = 0; i < n; i++) {
+		*refused |= !p->base.err &&
+			    wc[i].status == IBV_WC_REM_ACCESS_ERR;
+		path_completed(p, &wc[i]);
+	}
+	if (n < 0) {
+		mc_err(-EIO, "local device %s: its completion queue cannot be "
+		       "read", p->dev->v.name);
+		path_fail_with(p, -EIO);
+	}
+	p->rung |= n > 0 && p->armed;
+	return n > 0;
+}
+
+static int path_take(struct rdma_path *p, struct mc_slice **out, int max)
+{
+	int n = 0;
+
+	while (n < max && p->head != p->next) {
+		struct rdma_sent *e = &p->sent[p->head & p->mask];
+		struct mc_slice *s = e->s;
+
+		if (e->last > p->done)
+			break;
+		p->head++;
+		if (!s) {
+			path_answered(p);
+			continue;
+		}
+		s->err = e->err;
+		if (s->err)
+			path_explain(p, s, s->err);
+		p->base.queued -= s->len;
+		out[n++] = s;
+	}
+	return n;
+}
+
+/* Look at the device now and then: it may have lost its port. */
+static void path_look(struct rdma_path *p)
+{
+	uint64_t now = mc_clock_tick_ns();
+	struct rdma_dev *d = p->dev;
+
+	if (now - p->looked_ns < PATH_LOOK_NS)
+		return;
+	p->looked_ns = now;
+	mc_rdma_dev_look(d);
+	/* Pairs with the release in mc_rdma_dev_look(). */
+	if (__atomic_load_n(&d->faults, __ATOMIC_ACQUIRE) == p->faults)
+		return;
+	pthread_mutex_lock(&d->event_lock);
+	mc_err(-ENETDOWN, "local %s: %s", d->v.name, d->fault);
+	pthread_mutex_unlock(&d->event_lock);
+	path_fail_with(p, -ENETDOWN);
+}
+
+/* Have the channel tell what comes next: true if it was asked only now, so that
+ * what came before is to be looked for again. What it has told is taken from
+ * it, or sleeping on it would be of no use; as that is a system call, only when
+ * it must have told something, and now and then in case it did so late. */
+static bool path_arm(struct rdma_path *p)
+{
+	struct ibv_cq *cq;
+	void *arg;
+
+	if (p->armed) {
+		if (!p->rung && ++p->looks % PATH_LOOKS)
+			return false;
+		if (mc_verbs.get_cq_event(p->end.channel, &cq, &arg))
+			return false;
+		mc_verbs.ack_cq_events(cq, 1);
+	}
+	p->rung = false;
+	p->armed = !ibv_req_notify_cq(p->end.cq, 0);
+	return p->armed;
+}
+
+int mc_rdma_poll(struct mc_path *base, struct mc_slice **out, int max)
+{
+	struct rdma_path *p = path_of(base);
+	bool refused = false;
+	int n = 0;
+
+	if (base->err)
+		return 0;
+	do {
+		n = path_take(p, out, max);
+		while (n < max && path_reap(p, &refused)) {
+			n += path_take(p, out + n, max - n);
+			if (refused)
+				path_refused(p);
+			n += path_take(p, out + n, max - n);
+			path_push(p);
+		}
+	} while (!n && !base->err && path_arm(p));
+	if (!n && !base->err)
+		path_look(p);
+	return n;
+}
+
+/* ---- its beginning and end ------------------------------------------ */
+
+int mc_rdma_path_probe(struct rdma_path *p, uint64_t deadline_ns)
+{
+	struct ibv_wc wc = { .status = IBV_WC_RETRY_EXC_ERR };
+	int n, r = path_memory(p);
+
+	if (r < 0)
+		return r;
+	path_read_keys(p, &p->answer->root, sizeof(p->answer->root),
+		       p->keys.addr, p->keys.rkey);
+	while (!p->base.err && !(n = ibv_poll_cq(p->end.cq, 1, &wc)) &&
+	       mc_clock_ns() < deadline_ns)
+		usleep(PATH_PROBE_US);
+	if (p->base.err)
+		return mc_err(p->base.err, "%s", p->base.why);
+	if (n != 1 || wc.status)
+		return mc_err(-EHOSTUNREACH, "%s cannot be reached from %s: "
+			      "%s%s", p->base.remote_dev, p->dev->v.name,
+			      n ? "" : "no answer yet: ",
+			      mc_verbs.wc_status_str(wc.status));
+	p->done = p->posted;
+	p->head = p->next;
+	return 0;
+}
+
+void mc_rdma_abort(struct mc_path *base, uint64_t deadline_ns)
+{
+	struct rdma_path *p = path_of(base);
+	uint64_t soon = mc_clock_ns() + PATH_STOP_MS * (uint64_t)MC_MS;
+	bool writes = p->waiting && p->waiting->op == MC_WRITE;
+
+	for (uint32_t i = p->head; i != p->next; i++) {
+		struct mc_slice *s = p->sent[i & p->mask].s;
+
+		writes |= s && s->op == MC_WRITE;
+	}
+	mc_err(-ECANCELED, "%s: connection given up", p->base.remote_dev);
+	path_fail_with(p, -ECANCELED);
+	mc_rdma_end_stop(&p->end, p->done == p->posted ? 0 : p->posted,
+			 mc_min(soon, deadline_ns));
+	/* What is still on its way in the network is for an end that no longer
+	 * takes it. */
+	mc_rdma_part(p, writes, deadline_ns);
+	p->waiting = NULL;
+	p->tail = &p->waiting;
+	p->head = p->next;
+}
+
+void mc_rdma_disconnect(struct mc_path *base)
+{
+	struct rdma_path *p = path_of(base);
+
+	/* In a child made by fork() the queue pair is the parent's. */
+	if (!*p->rdma->alive) {
+		free(p->answer);
+		free(p->sent);
+		free(p);
+		return;
+	}
+	mc_rdma_path_free(p);
+}
