@@ -244,11 +244,22 @@ static float holder_cost(const struct p2p_object *o,
 	return (asks + 1) * (h->shard_s > 0 ? h->shard_s : usual_s);
 }
 
+/* Is there only one to ask? */
+static bool holder_alone(const struct p2p_object *o)
+{
+	int n = 0;
+
+	for (int i = 0; i < o->n_holders; i++)
+		n += o->holders[i].slot == P2P_UP;
+	return n == 1;
+}
+
 bool p2p_choose(struct p2p_object *o, const uint64_t *wanted, int but,
 		uint64_t now, uint32_t *shard, int *holder)
 {
-	uint32_t up = mc_max(p2p_holders_up(o), 1), chosen;
-	uint32_t per = mc_max(P2P_PER_HOLDER, (o->p->parallel + up - 1) / up);
+	uint32_t per = holder_alone(o) ? (uint32_t)o->p->parallel :
+		       o->told.shards_here ? P2P_PER_HOLDER : 1;
+	uint32_t chosen;
 	double usual = holder_usual_s(o);
 	struct mc_p2p_view v = {
 		.shards = o->r.n_shards, .holders = o->n_holders,

@@ -22,8 +22,9 @@
 #include <unistd.h>
 
 enum {
-	PULL_TICK_MS = 50,
+	PULL_TICK_MS = 25,
 	PULL_MAP_MS = 100,		/* a map is older than that: look */
+	PULL_HUNGRY_MAP_MS = 25,	/* while little is on its way */
 	PULL_DONE_MAP_MS = 500,		/* of one that has all; and once done */
 };
 
@@ -381,10 +382,13 @@ static void pull_ended(struct mc_p2p *p, uint64_t batch)
 
 static void pull_read_maps(struct p2p_object *o, uint64_t now)
 {
+	bool hungry = pull_count(o, false) <= (uint32_t)o->p->parallel / 3;
+
 	for (int i = 0; i < o->n_holders; i++) {
 		struct p2p_holder *h = &o->holders[i];
 		bool slow = h->complete || o->state != P2P_GETTING;
-		uint64_t every = (slow ? PULL_DONE_MAP_MS : PULL_MAP_MS) *
+		uint64_t every = (slow ? PULL_DONE_MAP_MS : hungry ?
+				  PULL_HUNGRY_MAP_MS : PULL_MAP_MS) *
 				 (uint64_t)MC_MS;
 		struct mc_req req;
 
