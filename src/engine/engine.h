@@ -324,7 +324,9 @@ uint64_t batch_id(const struct batch *b);
 /* Give pending slices to rails (spray.c). @self: who drives its paths. */
 void spray_pump(struct peer *p, struct batch *self);
 
-/* Take what a path has finished; true if it had anything (drive.c). */
+/* Take what a path has finished; true if it had anything (drive.c). @events are
+ * what to sleep on: who asks leads, and comes next where another thread is at
+ * the path; with NULL that one is left to it. */
 bool drive_path(struct epath *ep, short *events);
 void drive_pump_all(struct batch *b, struct batch *self);
 
