@@ -43,7 +43,8 @@ local function unittest(name)
    local status, text = run({ python(), "-W", "error", name .. ".py" }, {
       PYTHONPATH = ROOT .. "/src/compat/python:" .. ROOT .. "/tests/python",
       MOONCAKE_LIBRARY = BUILD .. "/libtransfer_engine.so",
-      MOONCAKE_PROGRAM = proc.exe(), MOONCAKE_ROOT = ROOT, MOONCAKE_PUBLIC_PYTHON = PUBLIC,
+      MOONCAKE_PROGRAM = proc.exe(), MOONCAKE_ROOT = ROOT,
+      MOONCAKE_PUBLIC_PYTHON = PUBLIC,
    })
    if status ~= 0 then error(("%s: status %s\n%s"):format(name, status, text), 0) end
    assert(text:match "\nRan [1-9]%d* tests? in ", text)

@@ -86,7 +86,8 @@ class Wheel(unittest.TestCase):
 
     def test_it_needs_nothing_but_libc(self):
         for name in ("libtransfer_engine.so", "mooncake"):
-            text = subprocess.check_output(["readelf", "-d", ROOT + "/build/wheel/" + name])
+            path = ROOT + "/build/wheel/" + name
+            text = subprocess.check_output(["readelf", "-d", path])
             needed = set(re.findall(r"NEEDED.*\[(.*?)\.so", text.decode()))
             self.assertLessEqual(
                 needed, {"libc", "libm", "libgcc_s", "ld-linux-x86-64",
@@ -103,8 +104,8 @@ class Wheel(unittest.TestCase):
         self.assertRegex(line, r"^registry 127\.0\.0\.1:\d+\n$")
 
     def test_the_benchmark(self):
-        inside = self.run_in("python", "-c", "import mooncake; print(mooncake.__path__[0])")
-        program = inside.strip() + "/transfer_engine_bench"
+        code = "import mooncake; print(mooncake.__path__[0])"
+        program = self.run_in("python", "-c", code).strip() + "/transfer_engine_bench"
         common = ["--metadata_server=P2PHANDSHAKE", "-protocol", "tcp",
                   "--buffer-size=16777216", "--local_server_name=127.0.0.1"]
         _, line = self.start(program, "--mode=target", *common)

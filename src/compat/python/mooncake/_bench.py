@@ -153,7 +153,8 @@ class Run:
     def work(self, thread: int) -> None:
         n, block = self.flags["batch_size"], self.flags["block_size"]
         places = max(self.flags["buffer_size"] // block, 1)
-        offsets = [(i * self.flags["threads"] + thread) % places * block for i in range(n)]
+        stride = self.flags["threads"]
+        offsets = [(i * stride + thread) % places * block for i in range(n)]
         here = [self.here + o for o in offsets]
         there = [self.there + o for o in offsets]
         move = (
