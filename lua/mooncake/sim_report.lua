@@ -217,18 +217,6 @@ local function tiles(r)
    return list
 end
 
-local QUANTILES = { "mean", "min", "p50", "p75", "p90", "p95", "p99", "max", "std" }
-
-local function latencies(r)
-   local rows = {}
-   for i, name in ipairs { "ttft_s", "tbt_s", "itl_s", "e2e_s", "queue_s" } do
-      rows[i] = { (name:gsub("_s$", ""):upper():gsub("QUEUE", "queue"):gsub("E2E",
-                                                                "end to end")) }
-      for k, q in ipairs(QUANTILES) do rows[i][k + 1] = time(r[name][q]) end
-   end
-   return { head = { "", unpack(QUANTILES) }, rows = rows }
-end
-
 local function options_table(r)
    local names, rows = {}, {}
    for name in pairs(r.options) do names[#names + 1] = name end
@@ -251,7 +239,7 @@ local function latency(r, f)
       charts[#charts + 1] = cdf("End to end", f.e2e_s, r.slo.e2e)
       charts[#charts + 1] = stages(r)
    end
-   return { title = "Latency", charts = charts, table = latencies(r),
+   return { title = "Latency", charts = charts, table = tables.times(r),
       text = "The TBT of a request is the mean of the longest tenth of the intervals " ..
              "between its tokens, ITL that of all of them." }
 end

@@ -19,7 +19,8 @@ local function percent(x) return ("%.1f %%"):format(100 * x) end
 
 M.percent, M.time = percent, time
 
-local function times(r)
+-- Head and rows of the distributions.
+function M.times(r)
    local rows = {}
    for i, t in ipairs(TIMES) do
       rows[i] = { t[2] }
@@ -31,7 +32,12 @@ local function times(r)
       user[c + 1] = x and ("%.1f"):format(x) or "-"
    end
    rows[#rows + 1] = user
-   return util.table({ "", unpack(COLUMNS) }, rows, "lrrrrrrrrr")
+   return { head = { "", unpack(COLUMNS) }, rows = rows }
+end
+
+local function times(r)
+   local t = M.times(r)
+   return util.table(t.head, t.rows, "lrrrrrrrrr")
 end
 
 local function counts(r)
