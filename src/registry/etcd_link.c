@@ -21,7 +21,8 @@
 enum {
 	ELINK_PORT = 2379,
 	ELINK_ANSWER_MAX = 256 << 20,
-	ELINK_PAUSE_MS = 50,		/* between rounds without a leader */
+	ELINK_PAUSE_MS = 50,		/* between rounds without a leader, */
+	ELINK_WORTH_MS = 150,		/* if so much is left after it */
 	ELINK_POLL_MS = 1000,
 };
 
@@ -409,8 +410,8 @@ int mc_etcd_post(struct mc_etcd *e, struct mc_etcd_op *op, const char *path,
 	for (;;) {
 		r = elink_round(e, op, &all);
 		if (r != -EBUSY || op->once ||
-		    mc_clock_left_ms(op->deadline_ns, INT32_MAX) <=
-		    ELINK_PAUSE_MS)
+		    mc_clock_left_ms(op->deadline_ns, 1000) <
+		    ELINK_PAUSE_MS + ELINK_WORTH_MS)
 			break;
 		usleep(ELINK_PAUSE_MS * 1000);
 	}

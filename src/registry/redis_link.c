@@ -14,7 +14,8 @@
 
 enum {
 	RLINK_REPLY_MAX = 256 << 20,
-	RLINK_PAUSE_MS = 50,		/* while the server is busy */
+	RLINK_PAUSE_MS = 50,		/* while the server is busy, */
+	RLINK_WORTH_MS = 150,		/* if so much is left after it */
 	RLINK_READ = 16384,
 };
 
@@ -275,8 +276,8 @@ int mc_redis_ask(struct mc_redis *l, struct mc_redis_op *op, int argc,
 		r = l->curl ? 0 : rlink_connect(l, op);
 		if (!r)
 			r = rlink_ask(l, op, argc, argv, lens, reply);
-		if (r != -EBUSY || mc_clock_left_ms(op->deadline_ns, 1000) <=
-		    RLINK_PAUSE_MS)
+		if (r != -EBUSY || mc_clock_left_ms(op->deadline_ns, 1000) <
+		    RLINK_PAUSE_MS + RLINK_WORTH_MS)
 			return r;
 		usleep(RLINK_PAUSE_MS * 1000);
 	}
