@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -200,12 +201,30 @@ int te_segment(struct te_engine *te, int64_t id)
 
 /* ---- memory --------------------------------------------------------- */
 
+/* Memory of a GPU has addresses, but no bytes for a CPU: who registers it is
+ * told now, and not by a crash when a transfer touches it. */
+static bool engine_is_memory(const char *addr, uint64_t len)
+{
+	char bytes[2];
+	struct iovec to = { bytes, 2 };
+	struct iovec from[] = {
+		{ (void *)addr, 1 }, { (void *)(addr + len - 1), 1 },
+	};
+	ssize_t n = process_vm_readv(getpid(), &to, 1, from, 2, 0);
+
+	return n == 2 || (n < 0 && errno != EFAULT);
+}
+
 int te_register(struct te_engine *te, void *addr, uint64_t len,
 		const char *location, bool remote)
 {
 	if (!addr || !len)
 		return te_err(-EINVAL, "memory to register has an address and "
 			      "a length");
+	if ((uintptr_t)addr + len < len || !engine_is_memory(addr, len))
+		return te_err(-EINVAL, "%p+%llu is no memory of this process: "
+			      "that of a GPU cannot be registered yet", addr,
+			      (unsigned long long)len);
 	if (location && (!*location || !strcmp(location, "*")))
 		location = NULL;
 	return te_mc(mc_buffer_reg(te->mc, addr, len, location,

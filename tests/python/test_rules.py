@@ -289,6 +289,11 @@ class Memories(Pair):
         self.assertEqual(register(a, 0), -1)
         self.assertEqual(self.engine.batch_register_memory([a], []), -1)
 
+    def test_what_is_no_memory_is_refused_when_it_is_registered(self):
+        for address, length in ((4096, 10), (self.memory.address, 1 << 50)):
+            self.assertEqual(self.engine.register_memory(address, length), -1)
+            self.assertIn("no memory of this process", self.engine.last_error())
+
     def test_registering_per_request(self):
         m, there = Memory(4096), self.peer.address
         for _ in range(500):
