@@ -369,15 +369,15 @@ static void weights_choose_among_transports(void **state)
 	ok(mc_transfer(p.e, &q, 1, NULL, NULL));
 	assert_int_equal(rail_bytes(p.e, "shm"), 100000);
 	assert_int_equal(rail_bytes(p.e, "tcp"), 0);
-	/* Transports are numbered local, shm, tcp. */
+	/* Transports are numbered local, shm, rdma, tcp. */
 	for (int i = 0; i < 16; i++)
-		weights[i] = i == 2;
+		weights[i] = i == 3;
 	o.weights = weights;
 	ok(mc_transfer(p.e, &q, 1, &o, NULL));
 	assert_int_equal(rail_bytes(p.e, "shm"), 100000);
 	assert_int_equal(rail_bytes(p.e, "tcp"), 100000);
 	weights[1] = 1;
-	weights[2] = 0;
+	weights[3] = 0;
 	ok(mc_transfer(p.e, &q, 1, &o, NULL));
 	assert_int_equal(rail_bytes(p.e, "shm"), 200000);
 	pair_close(&p);
