@@ -28,8 +28,8 @@ test_list='
 clang: second compiler, fuzz targets
 g++: compiles the header as C++
 libcmocka-dev: the C unit tests
-etcd-server: registry tests run against it
-redis-server: registry tests run against it
+etcd-server: registry tests run their own; the package starts one too
+redis-server: registry tests run their own; the package starts one too
 iproute2: network namespaces for link tests
 iperf3: what tcp is measured against
 openssl: certificates for TLS tests

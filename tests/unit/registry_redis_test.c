@@ -241,8 +241,8 @@ static void a_watch_with_events_is_quiet(void **state)
 	assert_cli(&server, "info commandstats | grep -c cmdstat_scan: || true",
 		   "0");
 	/* The puts are all there were. */
-	assert_cli(&server, "info commandstats | grep -c cmdstat_eval:calls=50,",
-		   "1");
+	assert_cli(&server, "info commandstats | "
+		   "grep -c cmdstat_eval:calls=50,", "1");
 	cli(&server, "config set notify-keyspace-events ''");
 	mc_registry_close(r);
 	mc_registry_close(w);
