@@ -307,8 +307,8 @@ local function profile(m)
                   "engines do not open", "MOONCAKE_PROFILE=v1,unauthenticated lets " ..
                   "anyone in; without it, only those with the key")
    end
-   return warn("profile", name .. ": who reaches an engine's ports reads and writes its " ..
-               "memory, without authentication", "keep the ports within the cluster")
+   return warn("profile", name .. ": who reaches an engine's ports reads and writes " ..
+               "its memory, without authentication", "keep the ports within the cluster")
 end
 
 -- ---- registries ------------------------------------------------------------

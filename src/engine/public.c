@@ -21,8 +21,13 @@ int public_profile(struct mc_engine *e)
 {
 	const char *p = e->opts.profile;
 
-	if (!p || !p[0] || !strcmp(p, "native"))
+	if (!p || !p[0] || !strcmp(p, "native")) {
+		if (e->opts.transports && engine_listed(e->opts.transports,
+							"v1"))
+			return mc_err(-EINVAL, "transport v1 is of profile "
+				      "v1, which is not on");
 		return 0;
+	}
 	if (strcmp(p, "v1") && strcmp(p, "v1,unauthenticated"))
 		return mc_err(-EINVAL, "no profile is called '%s': there are "
 			      "native, v1 and v1,unauthenticated", p);
@@ -76,28 +81,38 @@ int public_serve(struct mc_engine *e, const char *listen,
 
 /* ---- what we say of ourselves ---------------------------------------- */
 
+static void public_brief(struct mc_engine *e, struct mc_record *out)
+{
+	*out = (struct mc_record){ .epoch = e->epoch, .host_id = e->host_id };
+	mc_copy(out->name, e->name);
+	mc_copy(out->addr, e->addr);
+	if (e->v1)
+		out->data_port = mc_v1_server_port(e->v1);
+}
+
 int public_record(struct mc_engine *e, struct mc_record *out,
 		  struct mc_buffer_info **buffers)
 {
-	*out = (struct mc_record){ .epoch = e->epoch, .host_id = e->host_id };
+	public_brief(e, out);
 	*buffers = NULL;
-	mc_copy(out->name, e->name);
-	mc_copy(out->addr, e->addr);
 	if (!e->v1)
 		return 0;
-	out->data_port = mc_v1_server_port(e->v1);
 	if (buffers_shared(e, buffers, &out->n_buffers) < 0)
 		return -ENOMEM;
 	out->buffers = *buffers;
 	return 0;
 }
 
-int mc_host_segment_json(struct mc_host *h, char **json)
+int mc_host_segment_json(struct mc_host *h, bool brief, char **json)
 {
-	struct mc_buffer_info *buffers;
+	struct mc_buffer_info *buffers = NULL;
 	struct mc_record record;
-	int r = public_record((void *)h, &record, &buffers);
+	int r = 0;
 
+	if (brief)
+		public_brief((void *)h, &record);
+	else
+		r = public_record((void *)h, &record, &buffers);
 	if (!r)
 		r = mc_record_encode(&record, json);
 	free(buffers);
@@ -139,18 +154,33 @@ struct public_found {
 	char addr[MC_ADDR_MAX];
 };
 
-/* Without a registry the name is the port, which is asked. */
+/* Has this engine a transport for its own kind? */
+static bool public_is_native(const struct mc_engine *e)
+{
+	for (int i = 0; i < e->n_tr; i++)
+		if (!e->tr[i].t->strange)
+			return true;
+	return false;
+}
+
+/* Without a registry the name is the port, which is asked. One of ours is told
+ * who we are, and then leaves its buffers out: it is asked for them natively;
+ * the public one does not look. */
 static int public_ask(struct peer *p, uint64_t deadline_ns,
 		      struct public_found *f)
 {
-	struct mc_v1_call c = { .addr = f->addr, .type = MC_V1_METADATA };
+	struct mc_v1_call c = { .addr = f->addr, .type = MC_V1_METADATA,
+				.json = "{}" };
 	char *own = NULL;
-	int r = mc_host_segment_json((void *)p->e, &own);
+	int r = 0;
 
 	mc_copy(f->addr, p->at.name);
+	if (public_is_native(p->e))
+		r = mc_host_segment_json((void *)p->e, true, &own);
 	if (r < 0)
 		return r;
-	c.json = own;
+	if (own)
+		c.json = own;
 	r = mc_v1_ask(&c, deadline_ns);
 	free(own);
 	f->json = c.reply;
@@ -189,15 +219,6 @@ static int public_lookup(struct peer *p, struct public_found *f)
 	free(place);
 	mc_registry_close(reg);
 	return r;
-}
-
-/* Has this engine a transport for its own kind? */
-static bool public_is_native(const struct mc_engine *e)
-{
-	for (int i = 0; i < e->n_tr; i++)
-		if (!e->tr[i].t->strange)
-			return true;
-	return false;
 }
 
 /* The port for data is at the host of the other one, unless it says else. */

@@ -16,12 +16,15 @@
 enum {
 	PUBLISH_TTL_MS = 10000,
 	PUBLISH_EVERY_MS = 3000,
-	PUBLISH_GATHER_MS = 2,		/* changes that come together */
+	PUBLISH_GATHER_MS = 2,		/* changes that come together, */
+	PUBLISH_GATHER_MAX_MS = 500,	/* or for as long as putting takes */
 };
 
 struct publish {
 	struct mc_engine *e;
 	struct mc_registry *r;
+	char *json;			/* the record */
+	int gather_ms;
 	char place[2 * MC_ADDR_MAX];	/* the value of rpc_meta; or "" */
 	pthread_t thread;
 	pthread_mutex_t lock;
@@ -82,15 +85,36 @@ static void publish_unplace(struct publish *p)
 
 /* ---- the record ------------------------------------------------------ */
 
-static int publish_put(struct publish *p)
+static int publish_encode(struct publish *p)
 {
 	struct mc_buffer_info *buffers;
 	struct mc_record record;
+	char *json;
 	int r = public_record(p->e, &record, &buffers);
 
 	if (!r)
-		r = mc_record_publish(p->r, &record, PUBLISH_TTL_MS);
+		r = mc_record_encode(&record, &json);
 	free(buffers);
+	if (r < 0)
+		return r;
+	free(p->json);
+	p->json = json;
+	return 0;
+}
+
+/* What has not changed is put as it was: that renews its lease. */
+static int publish_put(struct publish *p, bool changed)
+{
+	char key[MC_RECORD_KEY_MAX];
+	uint64_t start = mc_clock_ns();
+	int r = mc_record_key("ram", p->e->name, key);
+
+	if (!r && changed)
+		r = publish_encode(p);
+	if (!r)
+		r = mc_registry_put(p->r, key, p->json, strlen(p->json),
+				    PUBLISH_TTL_MS);
+	p->gather_ms = (mc_clock_ns() - start) / MC_MS;
 	return r < 0 ? r : publish_place(p);
 }
 
@@ -101,8 +125,8 @@ static struct timespec publish_in(int ms)
 	return (struct timespec){ until / 1000000000u, until % 1000000000u };
 }
 
-/* Until it is time, or something has changed; false: the engine closes. */
-static bool publish_sleep(struct publish *p)
+/* Until it is time, or something has @changed; false: the engine closes. */
+static bool publish_sleep(struct publish *p, bool *changed)
 {
 	struct timespec t = publish_in(PUBLISH_EVERY_MS);
 	bool stopping;
@@ -112,11 +136,13 @@ static bool publish_sleep(struct publish *p)
 	       !pthread_cond_clockwait(&p->wake, &p->lock, CLOCK_MONOTONIC,
 				       &t))
 		;
-	t = publish_in(PUBLISH_GATHER_MS);
+	t = publish_in(mc_max(mc_min(p->gather_ms, PUBLISH_GATHER_MAX_MS),
+			      PUBLISH_GATHER_MS));
 	while (!p->stopping && p->changed &&
 	       !pthread_cond_clockwait(&p->wake, &p->lock, CLOCK_MONOTONIC,
 				       &t))
 		;
+	*changed = p->changed;
 	p->changed = false;
 	stopping = p->stopping;
 	pthread_mutex_unlock(&p->lock);
@@ -140,11 +166,11 @@ void publish_changed(struct mc_engine *e)
 static void *publish_main(void *arg)
 {
 	struct publish *p = arg;
-	bool lost = false;
+	bool lost = false, changed;
 
 	pthread_setname_np(pthread_self(), "mc-publish");
-	while (publish_sleep(p)) {
-		int r = publish_put(p);
+	while (publish_sleep(p, &changed)) {
+		int r = publish_put(p, changed);
 
 		if (r < 0 && !lost)
 			mc_log(MC_WARN, "registry", "%s: trying on",
@@ -166,7 +192,7 @@ static int publish_start(struct publish *p)
 		r = mc_v1_place_encode(e->addr, p->place, sizeof(p->place));
 	if (r < 0 || !e->server)
 		return r;
-	r = publish_put(p);
+	r = publish_put(p, true);
 	if (r < 0)
 		return r;
 	r = -pthread_create(&p->thread, NULL, publish_main, p);
@@ -206,6 +232,7 @@ void publish_close(struct mc_engine *e)
 			mc_log(MC_INFO, "registry", "%s", mc_errmsg());
 	}
 	mc_registry_close(p->r);
+	free(p->json);
 	pthread_mutex_destroy(&p->lock);
 	pthread_cond_destroy(&p->wake);
 	free(p);

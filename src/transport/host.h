@@ -61,8 +61,8 @@ int mc_host_notified(struct mc_host *h, const char *from, const char *name,
 		     const void *msg, uint32_t len);
 
 /* The segment descriptor as the public Mooncake has it, which the caller
- * frees. */
-int mc_host_segment_json(struct mc_host *h, char **json);
+ * frees. @brief: without buffers. */
+int mc_host_segment_json(struct mc_host *h, bool brief, char **json);
 
 /* ---- what both ask -------------------------------------------------- */
 

@@ -41,13 +41,19 @@ static char *v1ctl_notified(struct v1_conn *c, const char *json, uint64_t len)
 		      "{\"name\":\"\",\"notify_msg\":\"success\"}\n");
 }
 
-static char *v1ctl_segment(struct v1_conn *c)
+/* One of ours that asks only wants to know that we are, too. */
+static char *v1ctl_segment(struct v1_conn *c, const char *json, uint64_t len)
 {
-	char *json = NULL;
+	bool ours = memmem(json, len, "\"mooncake_native\"", 17);
+	char *reply = NULL;
 
-	if (mc_host_segment_json(v1serve_host(c), &json) < 0)
+	if (mc_host_segment_json(v1serve_host(c), ours, &reply) < 0)
 		mc_log(MC_WARN, "v1", "%s", mc_errmsg());
-	return json;
+	else if (strlen(reply) >= mc_v1_frame_max())
+		mc_log(MC_WARN, "v1", "%s: a descriptor of %zu bytes is longer "
+		       "than others take: raise MC_HANDSHAKE_MAX_LENGTH, here "
+		       "and there", c->s.peer, strlen(reply));
+	return reply;
 }
 
 /* The reply as JSON, malloc'd. */
@@ -56,7 +62,7 @@ static char *v1ctl_answer(struct v1_conn *c, enum mc_v1_type type,
 {
 	switch (type) {
 	case MC_V1_METADATA:
-		return v1ctl_segment(c);
+		return v1ctl_segment(c, json, len);
 	case MC_V1_NOTIFY:
 		return v1ctl_notified(c, json, len);
 	case MC_V1_PROBE:

@@ -402,6 +402,7 @@ void peer_start(void)
 
 	/* What a developer's environment says must not change the tests. */
 	unsetenv("MOONCAKE_KEY_FILE");
+	unsetenv("MOONCAKE_PROFILE");
 	strcpy(peer_dir, "/tmp/mooncake-test-XXXXXX");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0 ||
 	    !mkdtemp(peer_dir))

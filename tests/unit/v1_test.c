@@ -878,6 +878,29 @@ static void ours_find_each_other(void **state)
 	mc_close(c);
 }
 
+/* More buffers than a descriptor of the public one holds: ours do not need
+ * it. */
+static void ours_have_any_number_of_buffers(void **state)
+{
+	enum { N = 20000 };
+	struct mc_options o = { .profile = "v1" };
+	struct mc_engine *a, *b;
+	struct mc_segment_info info;
+	uint8_t *far = aligned_alloc(4096, N * 64);
+
+	(void)state;
+	ok(mc_open(&a, &o));
+	ok(mc_open(&b, &o));
+	for (int i = 0; i < N; i++)
+		ok(mc_buffer_reg(b, far + i * 64, 64, "cpu:0", MC_REMOTE_RW));
+	ok(mc_segment_stat(a, ok(mc_segment_open(a, mc_engine_name(b), 3000)),
+			   &info));
+	assert_int_equal(info.buffers, N);
+	mc_close(a);
+	mc_close(b);
+	free(far);
+}
+
 static void the_profile_is_not_for_strangers(void **state)
 {
 	struct mc_options o = { .profile = "v1", .key_file =
@@ -889,6 +912,8 @@ static void the_profile_is_not_for_strangers(void **state)
 	o.profile = "v1,unauthenticated";
 	ok(mc_open(&e, &o));
 	mc_close(e);
+	o = (struct mc_options){ .transports = "tcp,v1" };
+	refused(mc_open(&e, &o), -EINVAL, "profile v1");
 	o = (struct mc_options){ .profile = "v2" };
 	refused(mc_open(&e, &o), -EINVAL, "v2");
 	o = (struct mc_options){ .profile = "v1", .tls_key =
@@ -931,6 +956,7 @@ int main(void)
 		T(a_stale_descriptor_makes_no_success),
 		T(who_does_not_answer_fails_in_time),
 		cmocka_unit_test(ours_find_each_other),
+		cmocka_unit_test(ours_have_any_number_of_buffers),
 		cmocka_unit_test(the_profile_is_not_for_strangers),
 	};
 
