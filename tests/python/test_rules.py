@@ -135,11 +135,10 @@ class Opening(unittest.TestCase):
             os.environ[name] = "1"
             try:
                 engine = TransferEngine()
+                arguments = ("127.0.0.1", "P2PHANDSHAKE", "rdma", "mlx5_0")
                 with self.assertLogs("mooncake.engine", "WARNING") as logs:
-                    self.assertEqual(
-                        engine.initialize("127.0.0.1", "P2PHANDSHAKE", "rdma", "mlx5_0"),
-                        0,
-                    )
+                    self.assertEqual(engine.initialize(*arguments), 0)
+                    self.assertEqual(TransferEngine().initialize(*arguments), 0)
                 self.assertEqual(len(logs.output), 1)
                 self.assertIn(name, logs.output[0])
             finally:

@@ -107,6 +107,16 @@ def _fail(what: str, why: Optional[str] = None) -> int:
     return -1
 
 
+_remarks = set()
+
+
+def _remark(text: str) -> None:
+    """Log what was decided for the user, once in a process."""
+    if text and text not in _remarks:
+        _remarks.add(text)
+        _log.warning("%s", text)
+
+
 _NOT_READY = "the engine is not initialized"
 
 
@@ -198,9 +208,7 @@ class TransferEngine:
         )
         if not handle:
             return _fail("initialize")
-        note = _lib.mc_te_note(handle)
-        if note:
-            _log.warning("%s", _decode(note))
+        _remark(_decode(_lib.mc_te_note(handle)))
         self._handle = handle
         _open.add(self)
         return 0
