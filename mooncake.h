@@ -473,7 +473,7 @@ struct mc_p2p_options {
 	const struct mc_options *engine; /* of the store; its registry is for
 					 * the names of segments only */
 	int lease_ms;			/* that a dead node is listed; 10 s */
-	int parallel;			/* shards on their way here; 6 */
+	int parallel;			/* shards on their way here; 8 */
 	int fanout;			/* shards of one node at once; 12 */
 	int neighbours;			/* nodes to look at; 24 */
 };

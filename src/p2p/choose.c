@@ -6,9 +6,9 @@
  * the shard that the fewest others have or wait for. Rarest first is what keeps
  * every node's link of use to the others (Cohen, "Incentives Build Robustness
  * in BitTorrent", 2003); ties are broken at random, or all nodes would ask for
- * the same one. A source is asked for what it alone has, so that it sends
- * little more than one copy, and for other things only where no one else can
- * be asked.
+ * the same one. A source is asked first of all, for what it alone has: nothing
+ * else brings anything new to the others. For what they have too it is asked
+ * where no one else can be, so it sends little more than one copy.
  */
 #include <mooncake.h>
 
@@ -37,14 +37,15 @@ static bool choose_tie(struct choose *c, uint32_t n)
 }
 
 /* The holder of the least cost that has not been tried, or -1. */
-static int choose_holder(struct choose *c)
+static int choose_holder(struct choose *c, bool sources)
 {
 	const float *cost = c->v->cost;
 	uint32_t ties = 0;
 	int best = -1;
 
 	for (uint32_t h = 0; h < c->v->holders; h++) {
-		if (c->tried >> h & 1 || isinf(cost[h]))
+		if (c->tried >> h & 1 || isinf(cost[h]) ||
+		    !c->v->source[h] == sources)
 			continue;
 		if (best >= 0 && cost[h] > cost[best])
 			continue;
@@ -84,21 +85,17 @@ static int64_t choose_shard(struct choose *c, int h, uint32_t most)
 	return best;
 }
 
-/* One round over the holders from cheap to dear, @first: sources give only
- * what they alone have; else only sources are asked. */
-static bool choose_round(struct choose *c, bool first, uint32_t *shard,
-			 uint32_t *holder)
+/* From cheap to dear: the holders that are sources, or those that are not; of
+ * sources only what @most others have. */
+static bool choose_among(struct choose *c, bool sources, uint32_t most,
+			 uint32_t *shard, uint32_t *holder)
 {
 	int64_t s = -1;
 	int h;
 
 	c->tried = 0;
-	while ((h = choose_holder(c)) >= 0) {
-		bool source = c->v->source[h];
-		uint32_t most = first && source ? 0 : UINT16_MAX;
-
-		if (first || source)
-			s = choose_shard(c, h, most);
+	while ((h = choose_holder(c, sources)) >= 0) {
+		s = choose_shard(c, h, most);
 		if (s < 0)
 			continue;
 		*shard = s;
@@ -113,6 +110,7 @@ bool mc_p2p_choose(const struct mc_p2p_view *v, uint64_t seed, uint32_t *shard,
 {
 	struct choose c = { .v = v, .random = seed };
 
-	return choose_round(&c, true, shard, holder) ||
-	       choose_round(&c, false, shard, holder);
+	return choose_among(&c, true, 0, shard, holder) ||
+	       choose_among(&c, false, UINT16_MAX, shard, holder) ||
+	       choose_among(&c, true, UINT16_MAX, shard, holder);
 }

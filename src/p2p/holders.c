@@ -136,6 +136,11 @@ void p2p_holder_down(struct p2p_object *o, struct p2p_holder *h, uint64_t now)
 	h->down_ms = h->down_ms ? mc_min(2 * h->down_ms, HOLDER_DOWN_MAX_MS) :
 		     HOLDER_DOWN_MS;
 	h->down_until_ns = now + h->down_ms * (uint64_t)MC_MS;
+	if (!h->silent_ns)
+		h->silent_ns = now;
+	/* Should it come back, its key brings it here again. */
+	if (now > h->silent_ns + o->p->lease_ms * (uint64_t)MC_MS)
+		h->slot = P2P_GONE;
 	if (h->map_addr)
 		holder_forget(o, h);
 }
@@ -178,6 +183,7 @@ static void holder_settle(struct p2p_object *o, struct p2p_holder *h)
 	h->complete = n == o->r.n_shards;
 	h->known = true;
 	h->down_ms = 0;
+	h->silent_ns = 0;
 	o->sources[holder_index(o, h)] = h->source;
 }
 
@@ -195,9 +201,11 @@ bool p2p_holder_map(struct p2p_object *o, struct p2p_holder *h, uint64_t now)
 	if (!h->known)
 		h->source = m->source == 1;
 	h->tag = p2p_node_tag(m->node);
-	for (uint32_t w = 0; w < words; w++)
+	for (uint32_t w = 0; w < words; w++) {
 		holder_gets(o, h, w, m->words[w]);
-	memcpy(h->bases, m->words + words, 8 * o->r.n_buffers);
+		p2p_rumour(o, w, m->words[words + w]);
+	}
+	memcpy(h->bases, m->words + 2 * words, 8 * o->r.n_buffers);
 	holder_asks(o, h, m->asks);
 	holder_count_asked(o);
 	h->seen_ns = now;
@@ -229,6 +237,29 @@ static double holder_usual_s(const struct p2p_object *o)
 	return n ? sum / n : 1e-3;
 }
 
+/* Only some ask a source, so that it has few readers and they know what the
+ * others have asked; whoever has got nothing for a while is one of them. */
+static bool holder_for_others(const struct p2p_object *o,
+			      const struct p2p_holder *h, uint64_t now)
+{
+	double quiet_s = mc_max(1, 4 * o->flight_s);
+
+	return h->source && !o->in_ring && now < o->moved_ns + quiet_s * 1e9;
+}
+
+/* What was measured is worth less with time, or who was slow once would never
+ * be asked again. */
+static double holder_shard_s(const struct p2p_object *o,
+			     const struct p2p_holder *h, double usual_s,
+			     uint64_t now)
+{
+	double age_s = (now - h->shard_ns) / 1e9;
+	double trust = 1 - age_s / mc_max(8 * o->flight_s, 0.1);
+
+	return h->shard_s <= 0 || trust <= 0 ? usual_s :
+	       usual_s + (h->shard_s - usual_s) * trust;
+}
+
 /* It sends what it is asked for at once, each at its share of the link. */
 static float holder_cost(const struct p2p_object *o,
 			 const struct p2p_holder *h, double usual_s,
@@ -237,11 +268,11 @@ static float holder_cost(const struct p2p_object *o,
 	uint32_t asks = h->mine + h->asked;
 
 	if (!p2p_holder_open(h, now) || !h->known || h->lies >= P2P_LIES ||
-	    h->mine >= per_holder)
+	    h->mine >= per_holder || holder_for_others(o, h, now))
 		return INFINITY;
 	if (asks >= (uint32_t)o->p->fanout)
 		return INFINITY;
-	return (asks + 1) * (h->shard_s > 0 ? h->shard_s : usual_s);
+	return (asks + 1) * holder_shard_s(o, h, usual_s, now);
 }
 
 /* Is there only one to ask? */

@@ -7,6 +7,11 @@
  * from a holder, and those who have died are not counted, for their maps can no
  * longer be read. Only its node writes it, a word at a time, and bits are only
  * ever set, so that whatever a reader catches was true.
+ *
+ * It also passes on a rumour: which shards someone has, or waits for, who is no
+ * source, as far as this node has heard. It goes from map to map in a few steps
+ * through the whole crowd, and keeps those who ask the source from asking it
+ * for the same shard; a rumour that was wrong costs nothing but time.
  */
 #ifndef MC_P2P_MAP_H
 #define MC_P2P_MAP_H
@@ -33,8 +38,9 @@ struct p2p_map {
 	uint32_t source;		/* 1: it registered the object */
 	uint32_t leaving;		/* 1: ask it for nothing more */
 	struct p2p_ask asks[P2P_ASKS];
-	uint64_t words[];		/* bits of shards, then the addresses of
-					 * the buffers */
+	uint64_t words[];		/* bits of shards that are here; those
+					 * that are out, by rumour; and the
+					 * addresses of the buffers */
 };
 
 /* Maps are read while they are written. */
@@ -52,7 +58,7 @@ static inline uint32_t p2p_words(uint32_t shards)
 static inline uint64_t p2p_map_bytes(uint32_t shards, uint32_t buffers)
 {
 	return sizeof(struct p2p_map) +
-	       8 * ((uint64_t)p2p_words(shards) + buffers);
+	       8 * (2 * (uint64_t)p2p_words(shards) + buffers);
 }
 
 static inline uint32_t p2p_node_tag(uint64_t node)

@@ -103,6 +103,21 @@ bool p2p_shard_here(const struct p2p_object *o, uint32_t shard)
 	return p2p_bit(o->map->words, shard);
 }
 
+/* These are out, if we have not heard of it: one copy more of each. */
+void p2p_rumour(struct p2p_object *o, uint32_t w, uint64_t bits)
+{
+	uint64_t *out = &o->map->words[p2p_words(o->r.n_shards) + w];
+	uint64_t new = bits & ~*out;
+
+	if (o->source || !new)
+		return;
+	if (w == o->r.n_shards / 64)
+		new &= ((uint64_t)1 << o->r.n_shards % 64) - 1;
+	p2p_publish(out, *out | new);
+	for (; new; new &= new - 1)
+		o->copies[w * 64 + __builtin_ctzll(new)]++;
+}
+
 /* From now on it can be had from us. */
 void p2p_shard_add(struct p2p_object *o, uint32_t shard)
 {
@@ -110,6 +125,7 @@ void p2p_shard_add(struct p2p_object *o, uint32_t shard)
 
 	p2p_publish(w, *w | (uint64_t)1 << shard % 64);
 	p2p_clear(o->wanted, shard);
+	p2p_rumour(o, shard / 64, (uint64_t)1 << shard % 64);
 	o->told.shards_here++;
 	o->told.bytes_here += o->at[shard].len;
 }
@@ -159,7 +175,7 @@ static int object_maps(struct p2p_object *o)
 	m->source = o->source;
 	memset(m->asks, 0xff, sizeof(m->asks));
 	for (uint32_t i = 0; i < buffers; i++)
-		m->words[p2p_words(shards) + i] = o->buffers[i].addr;
+		m->words[2 * p2p_words(shards) + i] = o->buffers[i].addr;
 	m->magic = P2P_MAP_MAGIC;
 	if (o->source)
 		return 0;

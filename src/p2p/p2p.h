@@ -20,6 +20,7 @@ enum {
 	P2P_PER_HOLDER = 2,		/* flights to one of several */
 	P2P_SPARES = 2,			/* shards asked twice, at once */
 	P2P_LIES = 3,			/* wrong copies until one is shunned */
+	P2P_RING = 6,			/* nodes, about, that ask the source */
 };
 
 enum p2p_slot {
@@ -35,6 +36,7 @@ struct p2p_holder {
 	char segment[MC_NAME_MAX];
 	int id;				/* of the segment */
 	uint32_t hash;			/* as in its key */
+	uint64_t rank;			/* among our neighbours; 0: the best */
 	uint64_t map_addr;		/* 0: no map, it has all at @offsets */
 	uint64_t *offsets;
 	uint64_t *bases;		/* of its buffers */
@@ -47,10 +49,12 @@ struct p2p_holder {
 	uint32_t lies;
 	uint32_t down_ms;		/* it is left alone, next time */
 	uint64_t down_until_ns;
+	uint64_t silent_ns;		/* since when it has not answered */
 	uint64_t seen_ns;		/* its map was read last */
 	uint64_t map_batch;		/* one that reads its map alone */
 	bool map_read;			/* one is under way */
 	double shard_s;			/* of its time, a shard; 0: unknown */
+	uint64_t shard_ns;		/* when that was measured */
 	struct p2p_ask asks[P2P_ASKS];	/* as counted */
 };
 
@@ -90,6 +94,7 @@ struct p2p_object {
 	/* finding others */
 	uint64_t list_ns;		/* the keys are listed again */
 	uint32_t list_ms, digits;
+	bool in_ring;			/* of those who ask the source */
 	uint64_t orphan_ns;		/* the record has named a dead source */
 	int n_holders;			/* slots there are */
 	struct p2p_holder *holders;
@@ -162,6 +167,7 @@ void *p2p_shard_mem(const struct p2p_object *o, uint32_t shard);
 bool p2p_shard_ok(const struct p2p_object *o, uint32_t shard, const void *mem);
 bool p2p_shard_here(const struct p2p_object *o, uint32_t shard);
 void p2p_shard_add(struct p2p_object *o, uint32_t shard);
+void p2p_rumour(struct p2p_object *o, uint32_t word, uint64_t bits);
 
 /* ---- holders.c: with the lock ---- */
 

@@ -178,6 +178,7 @@ static void pull_start(struct p2p_object *o, uint32_t shard, int holder,
 	h->mine++;
 	h->map_read |= with_map;
 	p2p_clear(o->wanted, shard);
+	p2p_rumour(o, shard / 64, (uint64_t)1 << shard % 64);
 	pull_tell_ask(o, f);
 }
 
@@ -241,6 +242,7 @@ static void pull_measure(struct p2p_object *o, struct p2p_flight *f,
 	double s = (now - f->start_ns) / 1e9;
 
 	h->shard_s = pull_mean(h->shard_s, s / f->asks);
+	h->shard_ns = now;
 	o->flight_s = pull_mean(o->flight_s, s);
 	if (h->source)
 		o->told.from_source += o->at[f->shard].len;
@@ -435,6 +437,7 @@ static void pull_second(struct p2p_object *o, struct p2p_flight *f,
 	    took_s / f->asks <= h->shard_s)
 		return;
 	h->shard_s = took_s / f->asks;
+	h->shard_ns = now;
 	snprintf(o->told.why, sizeof(o->told.why), "%s is slow: %.1f s for a "
 		 "shard", h->segment, took_s);
 }

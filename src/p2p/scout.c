@@ -6,9 +6,10 @@
  *
  * A node's key says all that is needed to read its map: the object's id, where
  * the node is, and the map's address. The digits before the address are a hash
- * of the node; among thousands, a node lists only those whose digits begin as
- * its own do. So a node costs the registry a few operations, however many there
- * are, and they all see different parts of the crowd.
+ * of the node; among thousands, a node lists only those whose digits begin in
+ * some way, another for each node. So a node costs the registry a few small
+ * operations, however many there are, and they see different parts of the
+ * crowd: a random graph, in which all are a few steps from the source.
  */
 #include "p2p.h"
 
@@ -21,10 +22,11 @@
 #include <stdlib.h>
 
 enum {
+	SCOUT_FIRST_MS = 50,		/* from the first look to the second */
 	SCOUT_LIST_MS = 100,		/* doubles while nothing changes */
 	SCOUT_OPEN_MS = 1000,
 	SCOUT_AGAIN_MS = 500,		/* the registry was away */
-	SCOUT_STALL_MS = 1000,
+	SCOUT_STALL_MS = 3000,		/* then look at others, and the source */
 	SCOUT_KEY_MAX = MC_NAME_MAX + 80,
 };
 
@@ -152,25 +154,24 @@ int64_t p2p_members(struct mc_registry *reg, uint64_t id, char **names)
 
 /* ---- finding others ---------------------------------------------------- */
 
-/* Keys of nodes, of a part of them where they are many. */
-static int64_t scout_some(struct p2p_object *o, char **names)
+/* Keys of nodes, of a part of them where they are many: those whose hash
+ * begins with the first o->digits of @part. */
+static int64_t scout_some(struct p2p_object *o, uint32_t part, char **names)
 {
 	int64_t few = o->p->neighbours / 2;
-	char prefix[64], mine[12];
+	char prefix[64], text[12];
 	int64_t n;
 
-	snprintf(mine, sizeof(mine), "%08x", scout_hash(o));
+	snprintf(text, sizeof(text), "%08x", part);
 	for (;;) {
 		snprintf(prefix, sizeof(prefix), "mooncake/p2p/%016" PRIx64
-			 "/%.*s", o->r.id, (int)o->digits, mine);
+			 "/%.*s", o->r.id, (int)o->digits, text);
 		n = scout_keys(o->p->scout_reg, prefix, names);
 		if (n < 0 || n > few || !o->digits)
 			break;
 		free(*names);
 		o->digits--;
 	}
-	if (n > 16 * o->p->neighbours && o->digits < 8)
-		o->digits++;
 	return n;
 }
 
@@ -226,16 +227,17 @@ static int scout_count(const struct p2p_object *o)
 	int n = 0;
 
 	for (int i = 0; i < o->n_holders; i++)
-		n += o->holders[i].slot != P2P_FREE && o->holders[i].map_addr;
+		n += (o->holders[i].slot == P2P_OPENING ||
+		      o->holders[i].slot == P2P_UP) && o->holders[i].map_addr;
 	return n;
 }
 
 /* Holders whose keys should be among @names and are not have died or left. */
 static bool scout_drop_gone(struct p2p_object *o, const char *names,
-			    uint32_t digits)
+			    uint32_t part)
 {
 	bool stays[MC_P2P_HOLDERS_MAX] = { false }, dropped = false;
-	uint32_t shift = 32 - 4 * digits;
+	uint32_t shift = 32 - 4 * o->digits;
 	struct scout_found f;
 	int r;
 
@@ -248,7 +250,7 @@ static bool scout_drop_gone(struct p2p_object *o, const char *names,
 		struct p2p_holder *h = &o->holders[i];
 
 		if (h->slot != P2P_UP || !h->map_addr || stays[i] ||
-		    (digits && h->hash >> shift != scout_hash(o) >> shift))
+		    (o->digits && h->hash >> shift != part >> shift))
 			continue;
 		h->slot = P2P_GONE;
 		dropped = true;
@@ -256,36 +258,81 @@ static bool scout_drop_gone(struct p2p_object *o, const char *names,
 	return dropped;
 }
 
-/* Begin anywhere in the list, so that not all know the same ones. */
-static bool scout_add_new(struct p2p_object *o, const char *names, int64_t n)
+static bool scout_is_source(const struct p2p_object *o, const char *segment)
 {
-	const char *s = names;
+	for (uint32_t i = 0; i < o->r.n_seeds; i++)
+		if (o->r.seeds[i].gold &&
+		    !strcmp(o->r.seeds[i].segment, segment))
+			return true;
+	return false;
+}
+
+/* Whom one prefers to know is a matter of chance, but of the same chance at any
+ * time: so those who came first are not known to more than who comes last. */
+static uint64_t scout_rank(const struct p2p_object *o, const char *segment)
+{
+	return scout_is_source(o, segment) ? 0 :
+	       mc_hash(segment, strlen(segment), o->map->node);
+}
+
+/* May one of that rank be added, be it in the place of another? */
+static bool scout_make_room(struct p2p_object *o, uint64_t rank)
+{
+	struct p2p_holder *worst = NULL;
+
+	if (scout_count(o) < o->p->neighbours)
+		return true;
+	for (int i = 0; i < o->n_holders; i++) {
+		struct p2p_holder *h = &o->holders[i];
+
+		if (h->slot == P2P_UP && h->map_addr && h->rank > rank &&
+		    (!worst || h->rank > worst->rank))
+			worst = h;
+	}
+	if (worst)
+		worst->slot = P2P_GONE;
+	return worst;
+}
+
+static bool scout_add_new(struct p2p_object *o, const char *names)
+{
 	struct scout_found f;
 	bool added = false;
-	uint64_t skip = n ? p2p_random(o->p) % n : 0;
+	int r;
 
-	for (uint64_t i = 0; i < skip; i++)
-		scout_next(&s, &f);
-	for (int64_t i = 0; i < n && !o->closing &&
-	     scout_count(o) < o->p->neighbours; i++) {
+	while (!o->closing && (r = scout_next(&names, &f))) {
 		struct p2p_holder *h;
-		int r = scout_next(&s, &f);
+		uint64_t rank;
 
-		if (!r) {
-			s = names;
-			r = scout_next(&s, &f);
-		}
-		if (r <= 0 || !strcmp(f.segment, mc_engine_name(o->p->e)) ||
+		if (r < 0 || !strcmp(f.segment, mc_engine_name(o->p->e)) ||
 		    scout_known(o, f.segment, true))
 			continue;
-		h = p2p_holder_new(o, f.segment);
+		rank = scout_rank(o, f.segment);
+		h = scout_make_room(o, rank) ? p2p_holder_new(o, f.segment) :
+		    NULL;
 		if (!h)
-			break;
+			continue;
 		h->hash = f.hash;
 		h->map_addr = f.map_addr;
+		h->rank = rank;
 		added |= scout_open(o, h);
 	}
 	return added;
+}
+
+/* Are we among the few that ask the source? The order is the same for all; what
+ * is not listed is taken to be like what is. */
+static bool scout_in_ring(const struct p2p_object *o, const char *names)
+{
+	const char *self = mc_engine_name(o->p->e);
+	uint64_t mine = mc_hash(self, strlen(self), o->r.id), before = 0;
+	struct scout_found f;
+	int r;
+
+	while ((r = scout_next(&names, &f)))
+		before += r > 0 && !scout_is_source(o, f.segment) &&
+			  mc_hash(f.segment, strlen(f.segment), o->r.id) < mine;
+	return before << 4 * o->digits < P2P_RING;
 }
 
 static bool scout_listed(const char *names, const char *segment)
@@ -330,7 +377,7 @@ static void scout_seeds(struct p2p_object *o, const char *names, uint64_t now)
 		if (scout_listed(names, s->segment) ||
 		    !strcmp(s->segment, mc_engine_name(o->p->e)))
 			continue;
-		if (o->r.native && s->gold) {
+		if (o->r.native && s->gold && !o->digits) {
 			orphan = true;
 			if (o->orphan_ns && now > o->orphan_ns + lease) {
 				pthread_mutex_unlock(&o->p->lock);
@@ -359,14 +406,17 @@ static void scout_seeds(struct p2p_object *o, const char *names, uint64_t now)
 
 static void scout_look(struct p2p_object *o)
 {
+	bool stalled = mc_clock_ns() > o->moved_ns +
+		       SCOUT_STALL_MS * (uint64_t)MC_MS;
+	uint32_t part = stalled ? p2p_random(o->p) :
+			mc_hash(&o->map->node, 8, ~o->r.id);
 	uint64_t now;
-	uint32_t digits;
 	char *names = NULL;
 	bool changed;
 	int64_t n;
 
 	pthread_mutex_unlock(&o->p->lock);
-	n = scout_some(o, &names);
+	n = scout_some(o, part, &names);
 	pthread_mutex_lock(&o->p->lock);
 	now = mc_clock_ns();
 	if (n < 0) {
@@ -375,13 +425,18 @@ static void scout_look(struct p2p_object *o)
 		o->list_ns = now + SCOUT_AGAIN_MS * (uint64_t)MC_MS;
 		return;
 	}
-	digits = o->digits;
-	changed = scout_drop_gone(o, names, digits);
-	changed |= scout_add_new(o, names, n);
-	if (!digits || now > o->moved_ns + SCOUT_STALL_MS * (uint64_t)MC_MS)
+	changed = scout_drop_gone(o, names, part);
+	/* Not at the first look: others may be about to come. */
+	o->in_ring = o->list_ms && scout_in_ring(o, names);
+	changed |= scout_add_new(o, names);
+	/* What is not listed among all has no key; else it may have one. */
+	if (!o->digits || o->in_ring || stalled)
 		scout_seeds(o, names, now);
+	if (n > 16 * o->p->neighbours && o->digits < 7)
+		o->digits++;
+	changed &= scout_count(o) < o->p->neighbours;
 	free(names);
-	o->list_ms = changed || !o->list_ms ? SCOUT_LIST_MS :
+	o->list_ms = !o->list_ms ? SCOUT_FIRST_MS : changed ? SCOUT_LIST_MS :
 		     mc_min(2 * o->list_ms, (uint32_t)o->p->lease_ms / 3);
 	o->list_ns = mc_clock_ns() + o->list_ms * (uint64_t)MC_MS;
 }
