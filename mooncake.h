@@ -89,7 +89,9 @@ struct mc_options {
 				 * NULL: $MOONCAKE_PROFILE. It has no
 				 * authentication: with a cluster key it must
 				 * be asked for as "v1,unauthenticated", and
-				 * never goes with TLS */
+				 * never goes with TLS. Nor has it epochs, or a
+				 * way to hear that a peer which is frozen
+				 * stores no more: promises 1 and 4 end there */
 	const char *fault;	/* fault injection for tests, such as
 				 * "seed=7,delay=10,fail=5"; see `mooncake
 				 * help fault` */

@@ -73,7 +73,9 @@ end
 
 local n_logs = 0
 
-local function start(name, metadata)
+local function start(name, metadata, env)
+   env = env or {}
+   env.MC_LOG = false
    local dir = test.tmpdir()
    n_logs = n_logs + 1
    local logged = dir .. "/log"
@@ -81,7 +83,7 @@ local function start(name, metadata)
       logged = logged,
       process = assert(proc.spawn {
          PYTHON, "tests/public/peer.py", stdin = "pipe", stdout = "pipe",
-         stderr = logged, env = { MC_LOG = false },
+         stderr = logged, env = env,
       }),
    }, Peer)
    test.defer(function() self:kill() end)
@@ -429,6 +431,31 @@ function tests.a_dead_predecessor_is_replaced()
    assert(r:get("mooncake/rpc_meta/node"):find(now:match "%d+$", 1, true))
    local peer = start("theirs", url)
    test.eq(peer:ask("probe", "node"), 0)
+end
+
+-- Two clusters in one store, each with a node of the same name.
+function tests.clusters_are_apart()
+   have_wheel()
+   local url = http_of_ours()
+   local function serve_ours(cluster)
+      local p = assert(proc.spawn {
+         proc.exe(), "serve", "-q", "--profile", "v1", "--name", "node", "--join", url,
+         "--memory", "1M", stdout = "pipe", env = { MC_METADATA_CLUSTER_ID = cluster },
+      })
+      test.defer(function() p:kill "KILL" p:wait() p:close() end)
+      return assert(p:read_line(5000)):match "^ready (%S+)$"
+   end
+   local a, b = serve_ours "a", serve_ours "b/"
+   local r = assert(mooncake.registry(url))
+   assert(r:get("mooncake/a/rpc_meta/node"):find(a:match "%d+$", 1, true))
+   assert(r:get("mooncake/b/rpc_meta/node"):find(b:match "%d+$", 1, true))
+   for cluster, addr in pairs { a = a, b = b } do
+      local peer = start("theirs", url, { MC_METADATA_CLUSTER_ID = cluster })
+      test.eq(peer:ask("probe", "node"), 0)
+      assert(r:get("mooncake/" .. cluster .. "/ram/node"):find(addr, 1, true))
+   end
+   local peer = start("others", url)
+   assert(peer:ask("probe", "node") ~= 0)
 end
 
 -- The wheel is built without redis: ours at both ends, by its protocol only.
