@@ -78,8 +78,11 @@ void assert_ok(int64_t r);
 void assert_says(const char *text);
 void assert_fails(int64_t r, int err, const char *text);
 
-/* Run @tests for each kind, each name with the kind's before it. */
-int run_for_kinds(const struct CMUnitTest *tests, int n,
+/* Run @n tests for each of the @n_first kinds (after those that differ come
+ * variants), each name with the kind's before it. */
+enum { KINDS_THAT_DIFFER = 3 };
+
+int run_for_kinds(int n_first, const struct CMUnitTest *tests, int n,
 		  int (*setup)(void **), int (*teardown)(void **));
 
 /* The kind of the test that runs. */
