@@ -497,6 +497,45 @@ static void test_null_engine(void)
 	enableGracefulShutdown(NULL);
 }
 
+/* What NIXL's plug-in does: one batch of 1,024 for a handle that is posted again
+ * and again, polled task by task in a bare loop; and TensorRT-LLM: a batch for
+ * each request. */
+static void test_calls_of_nixl(void *e, int32_t segment)
+{
+	enum { N = 64 };
+	struct transfer_request q[N];
+	struct transfer_status s;
+	notify_msg_t m = { "nixl-agent", "request-7" };
+	uint64_t b = allocateBatchID(e, 1024), one;
+	int done = 0;
+
+	CHECK(b != INVALID_BATCH);
+	for (int i = 0; i < N; i++)
+		q[i] = request(i % 2 ? OPCODE_READ : OPCODE_WRITE, segment,
+			       i * PIECE, PIECE);
+	for (int post = 0; post < 4; post++) {
+		CHECK(!(post % 2 ? submitTransferWithNotify(e, b, q, N, m) :
+			submitTransfer(e, b, q, N)));
+		for (; done < (post + 1) * N; done++)
+			do {
+				CHECK(!getTransferStatus(e, b, done, &s));
+				CHECK(s.status <= PENDING ||
+				      s.status == COMPLETED);
+			} while (s.status != COMPLETED);
+		if (post % 2)
+			expect_notifs("notifs 1 nixl-agent=request-7");
+	}
+	CHECK(submitTransfer(e, b, q, N) == 0);
+	while (freeBatchID(e, b))
+		nap();
+	for (int i = 0; i < N; i++) {
+		one = allocateBatchID(e, 1);
+		CHECK(!submitTransfer(e, one, &q[i], 1));
+		CHECK(finish(e, one, 0, NULL) == COMPLETED);
+		CHECK(!freeBatchID(e, one));
+	}
+}
+
 /* ---- ends ----------------------------------------------------------- */
 
 /* A peer that dies fails the batch within seconds, and others go on. */
@@ -594,6 +633,7 @@ int main(int argc, char **argv)
 	test_own_segment_is_0(e);
 	test_busy_batch(e, segment);
 	test_notifications(e, segment);
+	test_calls_of_nixl(e, segment);
 	test_codes_of_memory(e);
 	test_segments(e, segment);
 	test_reports(e);
