@@ -169,6 +169,7 @@ struct rail {
 	void *ctx;
 	int id, index, dev;		/* id: of the transport */
 	char local_dev[32], remote_addr[MC_ADDR_MAX];
+	char remote_dev[MC_ADDR_MAX];	/* of its last path */
 	enum mc_rail_state state;
 	bool connecting;
 	struct epath *paths[ENGINE_PATHS];

@@ -41,6 +41,7 @@ void rail_sample(struct rail *r, enum mc_op op, uint64_t len, uint64_t ns)
 
 static const char *const rail_local_words[] = {
 	"network is unreachable", "no such device", "cannot assign",
+	"local device",
 };
 
 /* Ours or theirs? What the local system says before anything was sent is
@@ -283,6 +284,7 @@ static int path_connect(struct rail *r, uint64_t deadline_ns)
 		__atomic_store_n(&r->n_paths, r->n_paths + 1,
 				 __ATOMIC_RELAXED);
 		r->paths[r->n_paths - 1] = ep;
+		mc_copy(r->remote_dev, ep->p->remote_dev);
 		r->state = MC_RAIL_UP;
 		r->backoff_ns = 0;
 	}
@@ -518,8 +520,9 @@ static void rail_info(struct rail *r, struct mc_rail_info *out)
 	mc_copy(out->peer, r->peer->at.name);
 	mc_copy(out->transport, r->t->name);
 	mc_copy(out->local_dev, r->local_dev);
-	mc_copy(out->remote_dev, r->remote_addr[0] ? r->remote_addr :
-		r->peer->at.addr);
+	mc_copy(out->remote_dev,
+		r->remote_dev[0] && !rail_copies(r) ? r->remote_dev :
+		r->remote_addr[0] ? r->remote_addr : r->peer->at.addr);
 	mc_copy(out->why, r->why);
 }
 

@@ -26,7 +26,7 @@ enum {
 	RDMA_CHAIN = 32,		/* requests posted by one call */
 	RDMA_SGES = 4,			/* pieces that one request joins */
 	RDMA_CACHE = 1024,		/* keys a path remembers */
-	RDMA_REQUEST = 1 << 20,		/* bytes: a larger one would not show
+	RDMA_REQUEST = 256 << 10,	/* bytes: a larger one would not show
 					 * that it moves */
 };
 

@@ -389,7 +389,7 @@ static int connect_meet(struct rdma_path *p, int dev, uint64_t deadline_ns)
 	if (r < 0)
 		return r;
 	if (!port.up)
-		return mc_err(-ENETDOWN, "local %s port %d is down",
+		return mc_err(-ENETDOWN, "local device %s: port %d is down",
 			      p->dev->v.name, port.num);
 	r = mc_rdma_end_open(p->dev, true, &p->end);
 	if (r < 0)

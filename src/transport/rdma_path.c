@@ -151,8 +151,8 @@ static void path_explain(struct rdma_path *p, struct mc_slice *s, int err)
 		snprintf(s->why, MC_WHY_MAX, "%s refused: the buffer has been "
 			 "unregistered", p->peer.name);
 	else
-		snprintf(s->why, MC_WHY_MAX, "local %s: the memory is not "
-			 "registered with it", p->dev->v.name);
+		snprintf(s->why, MC_WHY_MAX, "local device %s: the memory is "
+			 "not registered with it", p->dev->v.name);
 }
 
 /* ---- keys of the peer's buffers ------------------------------------- */
@@ -497,7 +497,7 @@ static void path_look(struct rdma_path *p)
 	if (__atomic_load_n(&d->faults, __ATOMIC_ACQUIRE) == p->faults)
 		return;
 	pthread_mutex_lock(&d->event_lock);
-	mc_err(-ENETDOWN, "local %s: %s", d->v.name, d->fault);
+	mc_err(-ENETDOWN, "local device %s: %s", d->v.name, d->fault);
 	pthread_mutex_unlock(&d->event_lock);
 	path_fail_with(p, -ENETDOWN);
 }
