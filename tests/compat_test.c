@@ -497,9 +497,9 @@ static void test_null_engine(void)
 	enableGracefulShutdown(NULL);
 }
 
-/* What NIXL's plug-in does: one batch of 1,024 for a handle that is posted again
- * and again, polled task by task in a bare loop; and TensorRT-LLM: a batch for
- * each request. */
+/* What NIXL's plug-in does: one batch of 1,024 for a handle that is posted
+ * again and again, polled task by task in a bare loop; and TensorRT-LLM: a
+ * batch for each request. */
 static void test_calls_of_nixl(void *e, int32_t segment)
 {
 	enum { N = 64 };

@@ -3,6 +3,8 @@ test_engine.py does with a peer of ours, and the public engine as who begins.
 """
 
 import os
+import socket
+import subprocess
 import unittest
 
 import test_engine
@@ -72,6 +74,43 @@ class PublicBegins(PublicPair):
         self.assertEqual(
             self.call("get_first_buffer_address", self.session()), self.memory.address
         )
+
+
+class Names(unittest.TestCase):
+    def test_in_the_public_metadata_server(self):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        server = subprocess.Popen(
+            [PYTHON, "-m", "mooncake.http_metadata_server"]
+            + ["--host", "127.0.0.1", "--port", str(port)],
+            env=dict(os.environ, **ENV),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+
+        def listens():
+            with socket.socket() as s:
+                return s.connect_ex(("127.0.0.1", port)) == 0
+
+        self.assertTrue(until(listens, 20))
+        url = "http://127.0.0.1:%d/metadata" % port
+        memory = Memory()
+        engine = engine_with(memory, "ours", url)
+        peer = public_peer(name="theirs", metadata=url)
+        self.addCleanup(peer.close)
+        data = memory.fill(5)
+        here, there, n = memory.address, peer.address, 65536
+        write = engine.transfer_sync_write
+        self.assertEqual(write("theirs", here, there, n), 0, engine.last_error())
+        self.assertEqual(peer.bytes(0, n), data[:n])
+        peer.ask("fill", byte=67)
+        arguments = ["ours", there, here, n]
+        result = peer.ask("call", method="transfer_sync_write", arguments=arguments)
+        self.assertEqual(result, 0)
+        self.assertEqual(memory.bytes(0, n), b"C" * n)
 
 
 class Restarts(unittest.TestCase):
