@@ -150,6 +150,9 @@ bench: all tests	## measure against plain sockets, memcpy and others
 	@scripts/deps.sh bench
 	@bad=0; for b in bench sim policies index; do \
 		$(B)/mooncake run tests/bench/$$b.lua || bad=1; done; exit $$bad
+bench-p2p: all	## the P2P store over links of a given rate (ARGS='--receivers 8')
+	@scripts/deps.sh bench
+	$(B)/mooncake run tests/bench/p2p.lua $(ARGS)
 bench-peers: all	## measure simulator and index against those of others
 	@scripts/deps.sh peers
 	$(B)/mooncake run tests/bench/peers_sim.lua
@@ -172,7 +175,7 @@ clean:	## remove what was built
 help:	## this list
 	@sed -n 's/^\([a-z-]*\):.*	## /  \1	/p' Makefile | expand -t 15
 
-.PHONY: all lib dist wheel tests replay install demo check test bench bench-peers paper soak fuzz flags clean help
+.PHONY: all lib dist wheel tests replay install demo check test bench bench-p2p bench-peers paper soak fuzz flags clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TE_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)

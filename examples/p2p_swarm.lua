@@ -21,6 +21,7 @@ local NEIGHBOURS, PARALLEL, PER_HOLDER = 24, 8, 2
 local MAP_S, HUNGRY_S = 0.1, 0.025              -- how old a map may be
 local LIST_S, DIGITS = 0.1, 2
 local RING = 6                                  -- so many, about, ask the source
+local FAIR = 4
 local KEY_BYTES = 60                            -- of a node's key in a list
 
 local band, lshift, rshift = bit.band, bit.lshift, bit.rshift
@@ -50,12 +51,12 @@ Registry.__index = Registry
 
 -- Keys of nodes by the first digits of their hashes, and what they cost by the second.
 local function registry(lease_s)
-   local self = setmetatable({ lease_s = lease_s, ops = {}, bytes = 0, all = 0 }, Registry)
+   local self = { lease_s = lease_s, ops = {}, bytes = 0, all = 0 }
    for digits = 0, DIGITS do
       self[digits] = {}
       for part = 0, 16 ^ digits - 1 do self[digits][part] = {} end
    end
-   return self
+   return setmetatable(self, Registry)
 end
 
 function Registry:count(at_s)
@@ -87,29 +88,34 @@ Swarm.__index = Swarm
 local function new(opt, nodes)
    local n, s, k, p = nodes + 1, opt.shards, NEIGHBOURS, PARALLEL
    local w = math.ceil(s / 64)
+   local function of(kind, count) return ffi.new(kind .. "[?]", count) end
    local self = setmetatable({
       n = n, shards = s, words = w, now = 0, random = random(opt.seed),
       registry = registry(opt.lease), left = nodes, from_source = 0, choices = 0,
       shard_s = opt.size / s * 8 / (opt.rate * 1e9), done_s = {},
-      -- What each node has, in the order in which it came; and of that, how much each of
-      -- its readers has seen.
-      log = ffi.new("int32_t[?]", n * s), read = ffi.new("int32_t[?]", n * k),
-      told = ffi.new("uint64_t[?]", n * w), rank = ffi.new("int32_t[?]", n * k), wanted = ffi.new("uint64_t[?]", n * w),
-      seen = ffi.new("uint64_t[?]", n * k * w), copies = ffi.new("uint16_t[?]", n * s),
-      here = ffi.new("int32_t[?]", n), peers = ffi.new("int32_t[?]", n * k),
-      n_peers = ffi.new("int32_t[?]", n), mine = ffi.new("int32_t[?]", n * k),
-      took = ffi.new("float[?]", n * k), took_s = ffi.new("double[?]", n * k),
-      flight_s = ffi.new("double[?]", n), source = ffi.new("uint8_t[?]", n * k),
-      up = ffi.new("int32_t[?]", n), down = ffi.new("int32_t[?]", n),
-      join_s = ffi.new("double[?]", n), list_s = ffi.new("double[?]", n),
-      pause_s = ffi.new("double[?]", n), renew_s = ffi.new("double[?]", n),
-      ring = ffi.new("uint8_t[?]", n), map_s = ffi.new("double[?]", n), digits = ffi.new("int32_t[?]", n),
-      -- Flights: PARALLEL of each node, one after the other.
-      to = ffi.new("int32_t[?]", n * p, -1), shard = ffi.new("int32_t[?]", n * p),
-      todo = ffi.new("double[?]", n * p), since = ffi.new("double[?]", n * p),
-      with = ffi.new("int32_t[?]", n * p), rate = ffi.new("double[?]", n * p),
-      sent = ffi.new("double[?]", n), got = ffi.new("double[?]", n),
-      cost = ffi.new("float[?]", k), view = ffi.new "struct mc_p2p_view",
+      -- Of each node: what it has, in the order in which it came; what it wants; which
+      -- shards are out, by rumour; how many copies it knows of.
+      log = of("int32_t", n * s), here = of("int32_t", n), wanted = of("uint64_t", n * w),
+      told = of("uint64_t", n * w), copies = of("uint16_t", n * s),
+      ring = of("uint8_t", n), digits = of("int32_t", n), join_s = of("double", n),
+      list_s = of("double", n), pause_s = of("double", n), renew_s = of("double", n),
+      map_s = of("double", n), flight_s = of("double", n),
+      -- Its link: how many flights pass it, and what they get in all.
+      up = of("int32_t", n), down = of("int32_t", n), sent = of("double", n),
+      got = of("double", n),
+      -- Its neighbours: who they are, how much of their logs it has seen, what it has of
+      -- them under way, and how long a shard takes them.
+      peers = of("int32_t", n * k), n_peers = of("int32_t", n),
+      rank = of("int32_t", n * k), read = of("int32_t", n * k),
+      seen = of("uint64_t", n * k * w),
+      mine = of("int32_t", n * k), took = of("float", n * k),
+      took_s = of("double", n * k), source = of("uint8_t", n * k),
+      -- Its flights: from whom, which neighbour that is, what, how much is left, since
+      -- when.
+      to = ffi.new("int32_t[?]", n * p, -1), with = of("int32_t", n * p),
+      shard = of("int32_t", n * p), todo = of("double", n * p),
+      since = of("double", n * p), rate = of("double", n * p),
+      cost = of("float", k), view = ffi.new "struct mc_p2p_view",
       out = ffi.new "uint32_t[2]",
    }, Swarm)
    for node = 0, n - 1 do
@@ -246,7 +252,9 @@ local function look(self, node)
    self.ring[node] = self.pause_s[node] > 0 and in_ring(self, node, list) and 1 or 0
    if self.ring[node] == 1 then added = meet(self, node, 0) end
    for i = 1, #list do
-      if list[i] ~= node and list[i] ~= 0 then added = meet(self, node, list[i]) or added end
+      if list[i] ~= node and list[i] ~= 0 then
+         added = meet(self, node, list[i]) or added
+      end
    end
    local pause, full = self.pause_s[node], self.n_peers[node] == NEIGHBOURS
    self.pause_s[node] = pause == 0 and LIST_S / 2 or added and not full and LIST_S or
@@ -269,7 +277,8 @@ end
 local function price(self, node)
    local base, n, sum, known = node * NEIGHBOURS, self.n_peers[node], 0, 0
    for i = 0, n - 1 do
-      if self.took[base + i] > 0 then sum, known = sum + self.took[base + i], known + 1 end
+      local took = self.took[base + i]
+      if took > 0 then sum, known = sum + took, known + 1 end
    end
    local usual = known > 0 and sum / known or 1
    local most = n == 1 and PARALLEL or self.here[node] > 0 and PER_HOLDER or 1
@@ -330,24 +339,28 @@ end
 
 -- ---- time -----------------------------------------------------------------
 
--- What each flight gets: its share at the narrower of its ends, and then, once more, of
--- what others leave there because they are held up elsewhere.
+-- What each flight gets. It begins with its share at the narrower of its ends; then, a
+-- few times, all that pass an end grow or shrink together until it is full, as far as
+-- their other ends allow: about what TCP comes to.
 local function share_links(self)
-   local sent, got, rate = self.sent, self.got, self.rate
-   ffi.fill(sent, 8 * self.n)
-   ffi.fill(got, 8 * self.n)
+   local sent, got, rate, to = self.sent, self.got, self.rate, self.to
    for f = 0, self.n * PARALLEL - 1 do
-      local holder = self.to[f]
-      if holder >= 0 then
-         local node = math.floor(f / PARALLEL)
-         rate[f] = 1 / math.max(self.up[holder], self.down[node])
-         sent[holder], got[node] = sent[holder] + rate[f], got[node] + rate[f]
-      end
+      rate[f] = to[f] < 0 and 0 or
+                1 / math.max(self.up[to[f]], self.down[math.floor(f / PARALLEL)])
    end
-   for f = 0, self.n * PARALLEL - 1 do
-      local holder = self.to[f]
-      if holder >= 0 then
-         rate[f] = rate[f] / math.max(sent[holder], got[math.floor(f / PARALLEL)])
+   for _ = 1, FAIR do
+      ffi.fill(sent, 8 * self.n)
+      ffi.fill(got, 8 * self.n)
+      for f = 0, self.n * PARALLEL - 1 do
+         if to[f] >= 0 then
+            local node = math.floor(f / PARALLEL)
+            sent[to[f]], got[node] = sent[to[f]] + rate[f], got[node] + rate[f]
+         end
+      end
+      for f = 0, self.n * PARALLEL - 1 do
+         if to[f] >= 0 then
+            rate[f] = rate[f] / math.max(sent[to[f]], got[math.floor(f / PARALLEL)])
+         end
       end
    end
 end

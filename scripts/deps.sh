@@ -40,7 +40,9 @@ python3-venv: installs it, apart from the system
 libibverbs1: it does not load without
 python3-numpy: the example of prefill and decode'
 bench_list='
-iperf3: what tcp is measured against'
+iperf3: what tcp is measured against
+etcd-server: the registry of the P2P store
+iproute2: hosts and links of a given rate'
 peers_list='
 python3: runs what others have written
 python3-venv: installs it, apart from the system'

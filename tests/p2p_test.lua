@@ -135,7 +135,8 @@ function tests.a_get_that_was_killed_goes_on()
    local url = server(dir .. "/state")
    fill_file(dir .. "/big", 192 * MIB)
    put(url, "big", dir .. "/big")
-   local part, killed = dir .. "/copy.part", test.spawn(get_args(url, "big", dir .. "/copy"))
+   local part = dir .. "/copy.part"
+   local killed = test.spawn(get_args(url, "big", dir .. "/copy"))
    -- Bytes of its second half are there before it ends, or it is done.
    for _ = 1, 4000 do
       local f = io.open(part)
@@ -169,6 +170,23 @@ function tests.the_source_may_die()
    same(dir .. "/big", dir .. "/two")
    seed:kill "INT"
    test.eq(seed:wait(10000), 0)
+end
+
+-- ---- the simulation ----------------------------------------------------------
+
+function tests.a_simulated_swarm_is_done_soon()
+   local example = test.dir .. "/../examples/p2p_swarm.lua"
+   local text, status = proc.run { proc.exe(), "run", example, "--nodes", "16,60",
+                                   "--shards", "256", "--json" }
+   test.eq(status, 0)
+   local n = 0
+   for line in text:gmatch "[^\n]+" do
+      local r = json.decode(line)
+      assert(r.ratio > 1 and r.ratio < 2, r.ratio)
+      assert(r.source_copies >= 1 and r.source_copies < 2, r.source_copies)
+      n = n + 1
+   end
+   test.eq(n, 2)
 end
 
 return tests

@@ -26,7 +26,7 @@ enum {
 	SCOUT_LIST_MS = 100,		/* doubles while nothing changes */
 	SCOUT_OPEN_MS = 1000,
 	SCOUT_AGAIN_MS = 500,		/* the registry was away */
-	SCOUT_STALL_MS = 3000,		/* then look at others, and the source */
+	SCOUT_STALL_MS = 3000,		/* then look at others, too */
 	SCOUT_KEY_MAX = MC_NAME_MAX + 80,
 };
 

@@ -79,7 +79,8 @@ local function start_registry(run, kind)
 end
 
 local function start(opt, n)
-   local run = { bytes = opt.size, shard = opt.shard, parallel = opt.parallel, nodes = {} }
+   local run = { bytes = opt.size, shard = opt.shard, parallel = opt.parallel,
+                 nodes = {} }
    local rates = {}
    if opt.slow then rates[n + 1] = opt.slow end
    run.net = util.check(net.open(n + 1, opt.rate, rates))
@@ -133,7 +134,8 @@ local function offer(run)
 end
 
 local function read(run, node, parent)
-   node:say(("from %s %d"):format(run.nodes[parent].at.segment, run.nodes[parent].at.addr))
+   local at = run.nodes[parent].at
+   node:say(("from %s %d"):format(at.segment, at.addr))
 end
 
 function modes.naive(run, count, opt)

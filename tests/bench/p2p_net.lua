@@ -30,7 +30,9 @@ end
 function net.missing()
    for _, need in ipairs { "test $(id -u) = 0", "command -v ip", "command -v tc",
                            "command -v nsenter" } do
-      if not sh("%s", need) then return "this needs root, iproute2 and nsenter: " .. need end
+      if not sh("%s", need) then
+         return "this needs root, iproute2 and nsenter: " .. need
+      end
    end
 end
 
@@ -43,7 +45,8 @@ local function host(self, i)
    local ns, hub, near, far = self:ns(i), self:ns "h", "mcn" .. i, "mch" .. i
    return all {
       "ip netns add " .. ns,
-      ("ip link add %s netns %s type veth peer name %s netns %s"):format(near, ns, far, hub),
+      ("ip link add %s netns %s type veth peer name %s netns %s"):format(near, ns, far,
+                                                                          hub),
       ("nsenter --net=%s%s ip link set %s master br0 up"):format(RUN, hub, far),
       ("nsenter --net=%s%s ip addr add %s/24 dev %s"):format(RUN, ns, self:addr(i), near),
       ("nsenter --net=%s%s ip link set %s up"):format(RUN, ns, near),
@@ -53,7 +56,8 @@ local function host(self, i)
    }
 end
 
--- n hosts, 1 to n, with links of rate Mbit/s, or of rates[i]; and one without a limit, "h".
+-- n hosts, 1 to n, with links of rate Mbit/s, or of rates[i]; and one without a limit,
+-- "h".
 function net.open(n, rate, rates)
    local self = setmetatable({ n = n, rate = rate, mbit = rates or {},
                                id = "mcp" .. proc.pid() }, Net)

@@ -1,5 +1,5 @@
--- p2p.lua - `mooncake p2p`: objects that nodes fetch from each other. Each subcommand is a
--- command table in mooncake.p2p.
+-- p2p.lua - `mooncake p2p`: objects that nodes fetch from each other. Each subcommand is
+-- a command table in mooncake.p2p.
 
 local catalog = require "mooncake.p2p.catalog"
 local cli = require "mooncake.cli"
