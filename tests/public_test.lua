@@ -433,6 +433,28 @@ function tests.a_dead_predecessor_is_replaced()
    test.eq(peer:ask("probe", "node"), 0)
 end
 
+-- The same name, served by a public engine first, then by one of ours.
+function tests.ours_takes_a_public_one_s_place()
+   have_wheel()
+   local url = http_of_ours()
+   local p = with_registry(url)
+   we_ask(p, MiB)
+   p.peer:kill()
+   local heir = open { registry = url, name = "theirs" }
+   local memory = assert(heir:alloc(MiB, { access = "rw" }))
+   local done, last
+   for _ = 1, 100 do
+      done, last = p.segment:write(p.buffer, memory.addr, MiB, { timeout_ms = 2000 })
+      if done then break end
+      proc.sleep_ms(20)
+   end
+   assert(done, last)
+   test.eq(memory:hash(), p.buffer:hash())
+   local by = {}
+   for _, r in ipairs(p.engine:rails()) do by[r.transport] = r.bytes_written end
+   test.eq(by.shm + by.tcp, MiB)
+end
+
 -- Two clusters in one store, each with a node of the same name.
 function tests.clusters_are_apart()
    have_wheel()

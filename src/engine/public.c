@@ -286,6 +286,22 @@ static int public_install(struct peer *p, const struct public_found *f,
 	return 0;
 }
 
+/* One of ours: if it was not before, in its place, all is asked anew. */
+static void public_native(struct peer *p)
+{
+	bool was;
+
+	pthread_mutex_lock(&p->lock);
+	was = p->at.v1_addr[0];
+	if (was) {
+		p->at.v1_addr[0] = 0;
+		p->at.epoch = 0;
+	}
+	pthread_mutex_unlock(&p->lock);
+	if (was)
+		rails_reset(p);
+}
+
 int public_refresh(struct peer *p, uint64_t deadline_ns)
 {
 	struct public_found f = { 0 };
@@ -313,6 +329,8 @@ int public_refresh(struct peer *p, uint64_t deadline_ns)
 		mc_v1_segment_free(&s);
 	}
 	free(f.json);
+	if (r == 1)
+		public_native(p);
 	return r;
 }
 
