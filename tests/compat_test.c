@@ -463,7 +463,7 @@ static void test_reports(void *e)
 	CHECK(showLinks(e, text, 0, 0) == -1);
 	CHECK(!discoverTopology(e));
 	CHECK(installTransport(e, "tcp", NULL));
-	CHECK(!installTransport(e, "rdma", NULL));
+	CHECK(!installTransport(e, "warp", NULL));
 	CHECK(!uninstallTransport(e, "tcp"));
 }
 

@@ -187,23 +187,51 @@ static int options_metadata(struct te_options *o, const char *conn)
 
 /* ---- transports ----------------------------------------------------- */
 
+/* Is there a device that RDMA can use now? The message says why not. */
+static bool options_rdma(void)
+{
+	struct mc_rdma_info d[16];
+	int n = te_mc(mc_rdma_list(d, 16));
+
+	for (int i = 0; i < n; i++)
+		if (d[i].up && d[i].gid[0])
+			return true;
+	if (n >= 0)
+		te_err(0, "no RDMA device is up");
+	return false;
+}
+
 int te_protocol(const char *protocol, char note[TE_WHY_MAX])
 {
-	const char *by = te_env_on("MC_FORCE_TCP") ? "MC_FORCE_TCP" :
-			 te_env_on("MOONCAKE_FALLBACK") ? "MOONCAKE_FALLBACK" :
-			 NULL;
+	bool forced = te_env_on("MC_FORCE_TCP");
+	char why[TE_WHY_MAX] = "not known here";
 
 	if (!protocol || !*protocol || !strcmp(protocol, "tcp"))
 		return 0;
-	if (!by)
-		return te_err(-EOPNOTSUPP, "protocol '%s' cannot be used here: "
-			      "there are tcp and, between processes of one "
-			      "host, shared memory; MOONCAKE_FALLBACK=1 or "
-			      "MC_FORCE_TCP=1 in the environment takes these",
-			      protocol);
-	snprintf(note, TE_WHY_MAX, "protocol '%s' cannot be used here: using "
-		 "tcp and shared memory, as %s says", protocol, by);
+	if (!strcmp(protocol, "rdma")) {
+		if (!forced && options_rdma())
+			return 0;
+		snprintf(why, sizeof(why), "%s", te_why());
+	}
+	if (!forced && !te_env_on("MOONCAKE_FALLBACK"))
+		return te_err(-EOPNOTSUPP, "protocol '%s': %.200s; "
+			      "MOONCAKE_FALLBACK=1 or MC_FORCE_TCP=1 in the "
+			      "environment takes tcp and shared memory instead",
+			      protocol, why);
+	snprintf(note, TE_WHY_MAX, "protocol '%s': using tcp and shared memory "
+		 "instead, as %s says", protocol, forced ? "MC_FORCE_TCP" :
+		 "MOONCAKE_FALLBACK");
 	return 0;
+}
+
+/* NULL: all. */
+static const char *options_transports(const char *protocol)
+{
+	const char *list = options_env("MOONCAKE_TRANSPORTS");
+	bool tcp = te_env_on("MC_FORCE_TCP") ||
+		   (protocol && !strcmp(protocol, "tcp"));
+
+	return list ? list : tcp ? "local,shm,tcp" : NULL;
 }
 
 /* Of the devices named, those that are interfaces: what is named for RDMA does
@@ -227,12 +255,12 @@ static void options_devices(struct te_options *o, const char *devices)
 
 /* The public protocol has no authentication: what keeps strangers out of this
  * process turns it off, unless the environment asks for it by name. */
-static void options_profile(struct te_options *o)
+static void options_profile(struct te_options *o, const char *protocol)
 {
 	bool closed = options_env("MOONCAKE_KEY_FILE") ||
 		      options_env("MOONCAKE_TLS_CERT");
 	const char *profile = options_env("MOONCAKE_PROFILE");
-	const char *list = options_env("MOONCAKE_TRANSPORTS");
+	const char *list = options_transports(protocol);
 
 	o->mc.profile = profile ? profile : closed ? "native" : "v1";
 	if (!list)
@@ -269,7 +297,7 @@ int te_options(struct te_options *o, const struct te_config *c,
 		return r;
 	options_place(o, c);
 	options_devices(o, c->devices);
-	options_profile(o);
+	options_profile(o, c->protocol);
 	/* Unset: a request lives for as long as something of it moves. */
 	o->mc.timeout_ms = s * 1000;
 	return 0;
