@@ -44,7 +44,7 @@ struct te_batch {
 
 /* ---- the table ------------------------------------------------------ */
 
-static struct te_batch *batch_take(struct te_engine *te)
+static struct te_batch *tb_take(struct te_engine *te)
 {
 	struct te_batch *b = te->free_batches;
 
@@ -61,7 +61,7 @@ static struct te_batch *batch_take(struct te_engine *te)
 		return NULL;
 	pthread_mutex_init(&b->lock, NULL);
 	b->index = te->n_batches;
-	/* Pairs with the acquire in batch_lock(). */
+	/* Pairs with the acquire in tb_lock(). */
 	__atomic_store_n(&te->batches[b->index], b, __ATOMIC_RELEASE);
 	__atomic_store_n(&te->n_batches, b->index + 1, __ATOMIC_RELEASE);
 	return b;
@@ -73,7 +73,7 @@ uint64_t te_batch_alloc(struct te_engine *te, uint64_t size)
 	uint64_t id;
 
 	pthread_mutex_lock(&te->lock);
-	b = batch_take(te);
+	b = tb_take(te);
 	pthread_mutex_unlock(&te->lock);
 	if (!b) {
 		te_err(-ENOBUFS, "%d batches are in use: free those that have "
@@ -93,7 +93,7 @@ uint64_t te_batch_alloc(struct te_engine *te, uint64_t size)
 }
 
 /* Find and lock. */
-static int batch_lock(struct te_engine *te, uint64_t id, struct te_batch **out)
+static int tb_lock(struct te_engine *te, uint64_t id, struct te_batch **out)
 {
 	uint32_t i = id & UINT32_MAX;
 	struct te_batch *b;
@@ -113,7 +113,7 @@ static int batch_lock(struct te_engine *te, uint64_t id, struct te_batch **out)
 
 /* ---- outcomes ------------------------------------------------------- */
 
-static void batch_fail(struct te_batch *b, const char *why)
+static void tb_fail(struct te_batch *b, const char *why)
 {
 	if (b->failed)
 		return;
@@ -140,7 +140,7 @@ static void group_settle(struct te_engine *te, struct te_batch *b,
 	if (whole->state != MC_COMPLETED && good == g->n)
 		b->tasks[g->first + g->n - 1].status = STATUS_FAILED;
 	if (whole->state != MC_COMPLETED)
-		batch_fail(b, whole->why);
+		tb_fail(b, whole->why);
 	mc_batch_free(te->mc, g->id);
 	g->ended = true;
 }
@@ -159,7 +159,7 @@ static bool group_poll(struct te_engine *te, struct te_batch *b,
 	return true;
 }
 
-static bool batch_poll(struct te_engine *te, struct te_batch *b)
+static bool tb_poll(struct te_engine *te, struct te_batch *b)
 {
 	bool ended = true;
 
@@ -170,7 +170,7 @@ static bool batch_poll(struct te_engine *te, struct te_batch *b)
 
 /* Wait for the groups that there are; the lock is let go meanwhile, and the
  * batch may be freed by another thread: it is found anew each time. */
-static int batch_wait(struct te_engine *te, uint64_t id, struct te_batch **b)
+static int tb_wait(struct te_engine *te, uint64_t id, struct te_batch **b)
 {
 	struct mc_result r;
 
@@ -184,14 +184,14 @@ static int batch_wait(struct te_engine *te, uint64_t id, struct te_batch **b)
 			return 0;
 		pthread_mutex_unlock(&(*b)->lock);
 		mc_wait(te->mc, group, -1, &r);
-		if (batch_lock(te, id, b) < 0)
+		if (tb_lock(te, id, b) < 0)
 			return -EINVAL;
 	}
 }
 
 /* ---- submitting ----------------------------------------------------- */
 
-static int batch_grow(void *array, uint32_t *cap, uint32_t need, size_t size)
+static int tb_grow(void *array, uint32_t *cap, uint32_t need, size_t size)
 {
 	void **p = array;
 	uint32_t n = *cap ? *cap : 16;
@@ -209,7 +209,7 @@ static int batch_grow(void *array, uint32_t *cap, uint32_t need, size_t size)
 	return 0;
 }
 
-static int batch_room(struct te_batch *b, uint32_t n)
+static int tb_room(struct te_batch *b, uint32_t n)
 {
 	int r;
 
@@ -217,16 +217,16 @@ static int batch_room(struct te_batch *b, uint32_t n)
 		return te_err(-ENOBUFS, "the batch was allocated for %llu "
 			      "requests, and would have %u",
 			      (unsigned long long)b->size, b->n_tasks + n);
-	r = batch_grow(&b->tasks, &b->cap_tasks, b->n_tasks + n,
-		       sizeof(*b->tasks));
+	r = tb_grow(&b->tasks, &b->cap_tasks, b->n_tasks + n,
+		    sizeof(*b->tasks));
 	if (r < 0)
 		return r;
-	return batch_grow(&b->groups, &b->cap_groups, b->n_groups + n,
-			  sizeof(*b->groups));
+	return tb_grow(&b->groups, &b->cap_groups, b->n_groups + n,
+		       sizeof(*b->groups));
 }
 
-static void batch_add(struct te_batch *b, const struct mc_req *reqs,
-		      uint32_t n, int status, const struct te_group *g)
+static void tb_add(struct te_batch *b, const struct mc_req *reqs,
+		   uint32_t n, int status, const struct te_group *g)
 {
 	for (uint32_t i = 0; i < n; i++)
 		b->tasks[b->n_tasks + i] = (struct te_task){
@@ -239,30 +239,30 @@ static void batch_add(struct te_batch *b, const struct mc_req *reqs,
 }
 
 /* The error is of one request's memory, and others may be good. */
-static bool batch_may_split(int err)
+static bool tb_may_split(int err)
 {
 	return err == -EFAULT || err == -EACCES || err == -EINVAL;
 }
 
-static void batch_submit(struct te_engine *te, struct te_batch *b,
-			 const struct mc_req *reqs, uint32_t n,
-			 const struct mc_batch_opts *notify)
+static void tb_submit(struct te_engine *te, struct te_batch *b,
+		      const struct mc_req *reqs, uint32_t n,
+		      const struct mc_batch_opts *notify)
 {
 	struct te_group g = { .first = b->n_tasks, .n = n,
 			      .notifies = notify };
 	int r = mc_submit(te->mc, reqs, n, notify, &g.id);
 
 	if (!r) {
-		batch_add(b, reqs, n, STATUS_PENDING, &g);
+		tb_add(b, reqs, n, STATUS_PENDING, &g);
 		return;
 	}
-	if (n > 1 && batch_may_split(r)) {
+	if (n > 1 && tb_may_split(r)) {
 		for (uint32_t i = 0; i < n; i++)
-			batch_submit(te, b, &reqs[i], 1, NULL);
+			tb_submit(te, b, &reqs[i], 1, NULL);
 		return;
 	}
-	batch_fail(b, mc_errmsg());
-	batch_add(b, reqs, n, STATUS_FAILED, NULL);
+	tb_fail(b, mc_errmsg());
+	tb_add(b, reqs, n, STATUS_FAILED, NULL);
 }
 
 int te_batch_submit(struct te_engine *te, uint64_t id,
@@ -270,18 +270,18 @@ int te_batch_submit(struct te_engine *te, uint64_t id,
 		    const struct mc_batch_opts *notify)
 {
 	struct te_batch *b;
-	int r = batch_lock(te, id, &b);
+	int r = tb_lock(te, id, &b);
 
 	if (r < 0)
 		return r;
 	/* The message is about all that the batch has. */
 	if (notify)
-		r = batch_wait(te, id, &b);
+		r = tb_wait(te, id, &b);
 	if (r < 0)
 		return r;
-	r = batch_room(b, n);
+	r = tb_room(b, n);
 	if (!r && n)
-		batch_submit(te, b, reqs, n, b->failed ? NULL : notify);
+		tb_submit(te, b, reqs, n, b->failed ? NULL : notify);
 	pthread_mutex_unlock(&b->lock);
 	return r;
 }
@@ -310,7 +310,7 @@ int te_batch_status(struct te_engine *te, uint64_t id, uint64_t task,
 {
 	struct te_batch *b;
 	struct te_task *t;
-	int r = batch_lock(te, id, &b);
+	int r = tb_lock(te, id, &b);
 
 	if (r < 0)
 		return r;
@@ -335,13 +335,13 @@ int te_batch_status(struct te_engine *te, uint64_t id, uint64_t task,
 int te_batch_outcome(struct te_engine *te, uint64_t id, bool wait)
 {
 	struct te_batch *b;
-	int r = batch_lock(te, id, &b);
+	int r = tb_lock(te, id, &b);
 
 	if (r < 0)
 		return r;
-	if (wait && batch_wait(te, id, &b) < 0)
+	if (wait && tb_wait(te, id, &b) < 0)
 		return -EINVAL;
-	r = !batch_poll(te, b) ? STATUS_PENDING : b->failed ? STATUS_FAILED :
+	r = !tb_poll(te, b) ? STATUS_PENDING : b->failed ? STATUS_FAILED :
 	    STATUS_COMPLETED;
 	if (r == STATUS_FAILED)
 		te_err(0, "%s", b->why);
@@ -352,11 +352,11 @@ int te_batch_outcome(struct te_engine *te, uint64_t id, bool wait)
 int te_batch_free(struct te_engine *te, uint64_t id)
 {
 	struct te_batch *b;
-	int r = batch_lock(te, id, &b);
+	int r = tb_lock(te, id, &b);
 
 	if (r < 0)
 		return r;
-	if (!batch_poll(te, b))
+	if (!tb_poll(te, b))
 		r = te_err(-EBUSY, "the batch has requests in flight");
 	else
 		b->used = false;

@@ -24,7 +24,7 @@ enum {
 
 /* ---- opening -------------------------------------------------------- */
 
-static int engine_port(const struct te_options *o)
+static int te_port(const struct te_options *o)
 {
 	uint32_t x = 0;
 
@@ -35,12 +35,12 @@ static int engine_port(const struct te_options *o)
 
 /* An address that is not this host's stands for one that is mapped to it:
  * listen everywhere. */
-static int engine_listen(struct te_engine *te, struct te_options *o)
+static int te_listen(struct te_engine *te, struct te_options *o)
 {
 	int r = -EADDRINUSE;
 
 	for (int i = 0; r == -EADDRINUSE && i < TE_PORT_TRIES; i++) {
-		r = te_options_listen(o, o->port ? o->port : engine_port(o));
+		r = te_options_listen(o, o->port ? o->port : te_port(o));
 		if (r < 0)
 			return r;
 		r = te_mc(mc_open(&te->mc, &o->mc));
@@ -70,7 +70,7 @@ int te_open(struct te_engine **out, const struct te_config *c)
 	pthread_mutex_init(&te->lock, NULL);
 	r = te_options(&o, c, te->note);
 	if (!r)
-		r = engine_listen(te, &o);
+		r = te_listen(te, &o);
 	if (r < 0) {
 		pthread_mutex_destroy(&te->lock);
 		free(te);
@@ -105,7 +105,7 @@ void te_leave(struct te_engine *te)
 	__atomic_sub_fetch(&te->users, 1, __ATOMIC_SEQ_CST);
 }
 
-static void engine_sleep(void)
+static void te_sleep(void)
 {
 	struct timespec t = { 0, 1000000 };
 
@@ -123,7 +123,7 @@ bool te_close(struct te_engine *te, int wait_ms)
 		if (mc_now_ns() > until)
 			return false;
 		te_batches_cancel(te);
-		engine_sleep();
+		te_sleep();
 	}
 	if (__atomic_exchange_n(&te->closed, true, __ATOMIC_SEQ_CST))
 		return true;
@@ -150,7 +150,7 @@ void te_destroy(struct te_engine *te)
 
 /* ---- segments ------------------------------------------------------- */
 
-static void engine_opened(struct te_engine *te, int id)
+static void te_opened(struct te_engine *te, int id)
 {
 	pthread_mutex_lock(&te->lock);
 	if (id >= te->n_segments)
@@ -171,12 +171,12 @@ int te_segment_open(struct te_engine *te, const char *name)
 	id = te_mc(mc_segment_open(te->mc, name, te->open_ms));
 	if (id < 0)
 		return id;
-	engine_opened(te, id);
+	te_opened(te, id);
 	return id + 1;
 }
 
 /* Our own is opened as any other, when it is first used. */
-static int engine_own(struct te_engine *te)
+static int te_own(struct te_engine *te)
 {
 	int id = __atomic_load_n(&te->own, __ATOMIC_ACQUIRE);
 
@@ -192,7 +192,7 @@ static int engine_own(struct te_engine *te)
 int te_segment(struct te_engine *te, int64_t id)
 {
 	if (id == LOCAL_SEGMENT)
-		return engine_own(te);
+		return te_own(te);
 	if (id < 0 || id > __atomic_load_n(&te->n_segments, __ATOMIC_ACQUIRE))
 		return te_err(-EINVAL, "no segment %lld is open",
 			      (long long)id);
@@ -203,7 +203,7 @@ int te_segment(struct te_engine *te, int64_t id)
 
 /* Memory of a GPU has addresses, but no bytes for a CPU: who registers it is
  * told now, and not by a crash when a transfer touches it. */
-static bool engine_is_memory(const char *addr, uint64_t len)
+static bool te_is_memory(const char *addr, uint64_t len)
 {
 	char bytes[2];
 	struct iovec to = { bytes, 2 };
@@ -221,7 +221,7 @@ int te_register(struct te_engine *te, void *addr, uint64_t len,
 	if (!addr || !len)
 		return te_err(-EINVAL, "memory to register has an address and "
 			      "a length");
-	if ((uintptr_t)addr + len < len || !engine_is_memory(addr, len))
+	if ((uintptr_t)addr + len < len || !te_is_memory(addr, len))
 		return te_err(-EINVAL, "%p+%llu is no memory of this process: "
 			      "that of a GPU cannot be registered yet", addr,
 			      (unsigned long long)len);
