@@ -104,7 +104,8 @@ bool p2p_member_parse(const char *key, size_t len, uint32_t *hash,
 		return false;
 	*hash = n;
 	at = key < end ? memrchr(key, '@', end - key) : NULL;
-	if (!at || at == key || at - key >= MC_NAME_MAX)
+	if (!at || at == key || at - key >= MC_NAME_MAX ||
+	    memchr(key, 0, at - key))
 		return false;
 	memcpy(segment, key, at - key);
 	segment[at - key] = 0;
