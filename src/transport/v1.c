@@ -37,6 +37,7 @@ enum {
 	V1_HEAD_LEN = 24,
 	V1_ACKED = 0x80,		/* operation: version 2, see data.c */
 	V1_DEAF = 256 << 10,		/* taken by a peer that does not run */
+	V1_DRAIN_MS = 60,
 	V1_LOOK_NS = 20 * MC_MS,	/* at the queue when nothing moves */
 };
 
@@ -157,12 +158,17 @@ static void v1_fail(struct v1_path *p, int err)
 	__atomic_store_n(&p->base.err, err, __ATOMIC_RELEASE);
 }
 
-/* Until the peer hangs up: what it says until then is of no use. */
+/* Until the peer hangs up: what it says until then is of no use. One that has
+ * never said anything is not waited for as long: it is likely to be frozen, and
+ * who asked is to hear so within a second. */
 static bool v1_drain(struct v1_path *p, uint64_t deadline_ns)
 {
+	uint64_t soon = mc_clock_ns() + V1_DRAIN_MS * (uint64_t)MC_MS;
 	uint64_t all = UINT64_MAX;
 	int r;
 
+	if (!p->rx.total)
+		deadline_ns = mc_min(deadline_ns, soon);
 	if (p->s.fd < 0 || shutdown(p->s.fd, SHUT_WR) < 0)
 		return true;
 	p->rx.drained = false;

@@ -24,7 +24,9 @@ enum {
 	MOST = LEN - 2 * EDGE,		/* a request that takes a while */
 };
 
-static const char *const killable[] = { "tcp-child", "shm", "shm-foreign" };
+static const char *const killable[] = {
+	"tcp-child", "shm", "shm-foreign", "v1-child",
+};
 
 /* ---- small things --------------------------------------------------- */
 
@@ -184,7 +186,7 @@ static void killed(const char *setup, enum mc_op op)
 static void test_killed(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < 4; i++) {
 		killed(killable[i], MC_WRITE);
 		killed(killable[i], MC_READ);
 	}
@@ -194,7 +196,7 @@ static void test_killed(void **state)
 
 /* Over TCP nothing moves while it is frozen; nothing is stored once the failure
  * has been told, though it had been sent. */
-static void frozen(enum mc_op op, int timeout_ms)
+static void frozen(const char *setup, enum mc_op op, int timeout_ms)
 {
 	static const char *const words[] = {
 		"frozen", "anything moved", "does not answer", NULL,
@@ -207,7 +209,7 @@ static void frozen(enum mc_op op, int timeout_ms)
 	double start;
 	bool peeks;
 
-	pair_open(&p, setup_named("tcp-child"), LEN);
+	pair_open(&p, setup_named(setup), LEN);
 	mc_fill(p.near, LEN, 5);
 	works(&p);
 	far_signal(&p, SIGSTOP);
@@ -238,10 +240,14 @@ static void frozen(enum mc_op op, int timeout_ms)
 static void test_frozen(void **state)
 {
 	(void)state;
-	frozen(MC_WRITE, 0);
-	frozen(MC_READ, 0);
-	frozen(MC_WRITE, 100);
-	frozen(MC_READ, 300);
+	for (int i = 0; i < 2; i++) {
+		const char *setup = i ? "v1-child" : "tcp-child";
+
+		frozen(setup, MC_WRITE, 0);
+		frozen(setup, MC_READ, 0);
+		frozen(setup, MC_WRITE, 100);
+		frozen(setup, MC_READ, 300);
+	}
 }
 
 /* Freezing it while bytes arrive finds it in the middle of storing them. */
@@ -409,7 +415,7 @@ static void restarted(const char *setup, bool in_flight)
 static void test_restarted(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < 3; i++)
+	for (size_t i = 0; i < 4; i++)
 		restarted(killable[i], false);
 	restarted("tcp-child", true);
 }

@@ -72,6 +72,11 @@ struct round {
 	uint64_t completed, failed, canceled;
 };
 
+static const char *profile_of(const struct round *r)
+{
+	return strcmp(r->transports, "v1") ? NULL : "v1";
+}
+
 static pthread_mutex_t totals = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t n_completed, n_failed, n_canceled, n_unreached, n_bad;
 
@@ -532,12 +537,12 @@ static bool memory(struct round *r, struct mc_engine *e, int m)
 static void make_round(struct round *r)
 {
 	static const char *const sets[] = {
-		"tcp", "tcp", "shm", "tcp,shm", "local",
+		"tcp", "tcp", "shm", "tcp,shm", "local", "v1",
 	};
 
 	r->rnd = r->seed;
 	snprintf(r->transports, sizeof(r->transports), "%s",
-		 sets[rnd(&r->rnd) % 5]);
+		 sets[rnd(&r->rnd) % 6]);
 	r->local = !strcmp(r->transports, "local");
 	r->foreign = rnd(&r->rnd) % 2;
 	/* Memory of mc_buffer_alloc() goes with its engine. */
@@ -551,7 +556,8 @@ static void make_round(struct round *r)
 static bool open_round(struct round *r)
 {
 	static const uint64_t slices[] = { 0, 4096, 16384 };
-	struct mc_options o = { .transports = r->transports };
+	struct mc_options o = { .transports = r->transports,
+				.profile = profile_of(r) };
 
 	if (!r->local && mc_open(&r->far, &o) < 0) {
 		complain(r, "%s", mc_errmsg());
@@ -724,6 +730,7 @@ static void kill_round(uint64_t seed, const char *setup)
 	snprintf(r->transports, sizeof(r->transports), "%s",
 		 far.s->transports);
 	o.transports = r->transports;
+	o.profile = profile_of(r);
 	r->mem[1] = (void *)(uintptr_t)far_alloc(&far, len, MC_REMOTE_RW);
 	r->was[1] = malloc(len);
 	mc_fill(r->was[1], len, seed * 2 + 1);
@@ -752,14 +759,14 @@ static void kill_round(uint64_t seed, const char *setup)
 static void test_kills(void **state)
 {
 	static const char *const setups_used[] = {
-		"tcp-child", "shm", "shm-foreign",
+		"tcp-child", "shm", "shm-foreign", "v1-child",
 	};
-	int kills = n_rounds < 100 ? 3 : KILLS;
+	int kills = n_rounds < 100 ? 4 : KILLS;
 
 	(void)state;
 	n_completed = n_failed = n_bad = 0;
 	for (int i = 0; i < kills; i++)
-		kill_round(first_seed + i, setups_used[i % 3]);
+		kill_round(first_seed + i, setups_used[i % 4]);
 	print_message("%d processes killed: requests completed %llu, failed "
 		      "%llu\n", kills, (long long)n_completed,
 		      (long long)n_failed);

@@ -29,6 +29,8 @@ const struct setup setups[] = {
 	{ .name = "tcp-4", .transports = "tcp", .streams = 4 },
 	{ .name = "tcp-v6", .transports = "tcp", .listen = "[::1]:0" },
 	{ .name = "v1", .transports = "v1", .profile = "v1" },
+	{ .name = "v1-child", .transports = "v1", .profile = "v1",
+	  .child = true, .foreign = true },
 	{ .name = "rdma", .transports = "rdma" },
 	{ .name = "rdma-child", .transports = "rdma", .child = true,
 	  .foreign = true },

@@ -882,7 +882,7 @@ static void ours_find_each_other(void **state)
  * it. */
 static void ours_have_any_number_of_buffers(void **state)
 {
-	enum { N = 20000 };
+	enum { N = 20480 };
 	struct mc_options o = { .profile = "v1" };
 	struct mc_engine *a, *b;
 	struct mc_segment_info info;
