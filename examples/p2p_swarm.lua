@@ -228,14 +228,18 @@ local function meet(self, node, other)
    return true
 end
 
--- Is a node among the few that ask the source? The order is the same for all; what is
--- not listed is taken to be like what is.
+-- Is a node among the few that ask the source? If all are listed, those who come first
+-- in an order that is the same for all; else by a lot that so many, about, draw.
 local function in_ring(self, node, list)
    local mine, before = mix(node * 3 + 1), 0
+   if self.digits[node] > 0 then
+      local all = #list * 16 ^ self.digits[node]
+      return (mine / 2 ^ 32 + 0.5) * all < 2 * RING
+   end
    for i = 1, #list do
       if list[i] ~= 0 and mix(list[i] * 3 + 1) < mine then before = before + 1 end
    end
-   return before * 16 ^ self.digits[node] < RING
+   return before < RING
 end
 
 -- As the store's scout: a part of all, always the same, and more of them if they are

@@ -238,13 +238,15 @@ static double holder_usual_s(const struct p2p_object *o)
 }
 
 /* Only some ask a source, so that it has few readers and they know what the
- * others have asked; whoever has got nothing for a while is one of them. */
+ * others have asked. Among few nodes, whoever has got nothing for a while does
+ * so too; among many, that would be a rush. */
 static bool holder_for_others(const struct p2p_object *o,
 			      const struct p2p_holder *h, uint64_t now)
 {
 	double quiet_s = mc_max(1, 4 * o->flight_s);
 
-	return h->source && !o->in_ring && now < o->moved_ns + quiet_s * 1e9;
+	return h->source && !o->in_ring &&
+	       (o->digits || now < o->moved_ns + quiet_s * 1e9);
 }
 
 /* What was measured is worth less with time, or who was slow once would never

@@ -301,7 +301,9 @@ static bool scout_add_new(struct p2p_object *o, const char *names)
 	bool added = false;
 	int r;
 
-	while (!o->closing && (r = scout_next(&names, &f))) {
+	/* Those that do not answer take their time, and our lease goes on. */
+	while (!o->closing && mc_clock_ns() < o->renew_ns &&
+	       (r = scout_next(&names, &f))) {
 		struct p2p_holder *h;
 		uint64_t rank;
 
@@ -321,19 +323,27 @@ static bool scout_add_new(struct p2p_object *o, const char *names)
 	return added;
 }
 
-/* Are we among the few that ask the source? The order is the same for all; what
- * is not listed is taken to be like what is. */
-static bool scout_in_ring(const struct p2p_object *o, const char *names)
+/* Are we among the few that ask the source? If all are listed, those who come
+ * first in an order that is the same for all; else by a lot that so many, about,
+ * draw, and another one each time for who gets nothing. */
+static bool scout_in_ring(struct p2p_object *o, const char *names, int64_t n,
+			  bool stalled)
 {
 	const char *self = mc_engine_name(o->p->e);
 	uint64_t mine = mc_hash(self, strlen(self), o->r.id), before = 0;
 	struct scout_found f;
 	int r;
 
+	if (o->digits) {
+		if (stalled)
+			mine = p2p_random(o->p);
+		return mine / 18446744073709551616.0 *
+		       (n << 4 * o->digits) < 2 * P2P_RING;
+	}
 	while ((r = scout_next(&names, &f)))
 		before += r > 0 && !scout_is_source(o, f.segment) &&
 			  mc_hash(f.segment, strlen(f.segment), o->r.id) < mine;
-	return before << 4 * o->digits < P2P_RING;
+	return before < P2P_RING;
 }
 
 static bool scout_listed(const char *names, const char *segment)
@@ -428,10 +438,10 @@ static void scout_look(struct p2p_object *o)
 	}
 	changed = scout_drop_gone(o, names, part);
 	/* Not at the first look: others may be about to come. */
-	o->in_ring = o->list_ms && scout_in_ring(o, names);
+	o->in_ring = o->list_ms && scout_in_ring(o, names, n, stalled);
 	changed |= scout_add_new(o, names);
 	/* What is not listed among all has no key; else it may have one. */
-	if (!o->digits || o->in_ring || stalled)
+	if (!o->digits || o->in_ring)
 		scout_seeds(o, names, now);
 	if (n > 16 * o->p->neighbours && o->digits < 7)
 		o->digits++;

@@ -11,7 +11,9 @@
 #include "../../src/base/util.h"
 #include "../../src/p2p/record.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -87,9 +89,22 @@ static struct mc_p2p_info stat_of(struct mc_p2p *p, const char *name)
 
 /* ---- nodes that are processes ------------------------------------------ */
 
+/* Be a registry at @addr that keeps its records in file @state. */
+static int registry_main(const char *addr, const char *state)
+{
+	struct mc_registryd *d;
+
+	if (mc_registryd_open(&d, addr, state) < 0 || write(1, "r", 1) != 1)
+		return 1;
+	for (;;)
+		pause();
+}
+
 /* Fetch, and serve until killed; with "put", be the source. */
 static int node_main(const char *url, const char *name, const char *what)
 {
+	if (!strcmp(what, "registry"))
+		return registry_main(url, name);
 	snprintf(registry.url, sizeof(registry.url), "%s", url);
 	source_mem = malloc(SIZE);
 	mc_fill(source_mem, SIZE, 7);
@@ -113,20 +128,21 @@ struct node {
 	int out;
 };
 
+/* Not by fork(): there are threads. */
 static struct node node_start(const char *name, const char *what)
 {
+	const char *argv[] = { self, "node", registry.url, name, what, NULL };
+	posix_spawn_file_actions_t actions;
 	struct node n;
 	int fds[2];
 
-	assert_int_equal(pipe(fds), 0);
-	n.pid = fork();
-	assert_true(n.pid >= 0);
-	if (!n.pid) {
-		dup2(fds[1], 1);
-		close(fds[0]);
-		execl(self, self, "node", registry.url, name, what, NULL);
-		_exit(127);
-	}
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, fds[1], 1);
+	assert_int_equal(posix_spawn(&n.pid, self, &actions, NULL,
+				     (char *const *)(uintptr_t)argv, environ),
+			 0);
+	posix_spawn_file_actions_destroy(&actions);
 	close(fds[1]);
 	n.out = fds[0];
 	return n;
@@ -415,20 +431,81 @@ static void names_and_news(void **state)
 	mc_p2p_close(a);
 }
 
+/* Each kind of registry. */
+static void any_registry_will_do(void **state)
+{
+	struct server usual = registry;
+
+	(void)state;
+	for (int i = 0; i < n_kinds; i++) {
+		struct mc_p2p *a, *b;
+
+		server_open(&registry, &kinds[i]);
+		a = store_open();
+		b = store_open();
+		put(a, "any");
+		assert_ok(mc_p2p_get(b, "any", NULL, 0, NULL));
+		here(b, "any");
+		assert_int_equal(stat_of(a, "any").nodes, 2);
+		assert_fails(mc_p2p_register(b, "any", &(struct mc_range){
+				(uintptr_t)source_mem, MIB }, 1, NULL),
+			     -EALREADY, "here already");
+		mc_p2p_close(b);
+		assert_int_equal(stat_of(a, "any").nodes, 1);
+		assert_ok(mc_p2p_pin(a, "any", true));
+		assert_fails(mc_p2p_remove(a, "any", false), -EBUSY, "pinned");
+		assert_ok(mc_p2p_remove(a, "any", true));
+		mc_p2p_close(a);
+		server_end(&registry);
+	}
+	registry = usual;
+}
+
+/* An address that is free, and stays so, likely, while we need it. */
+static void free_addr(char addr[MC_ADDR_MAX])
+{
+	struct mc_registryd *d;
+
+	assert_ok(mc_registryd_open(&d, "127.0.0.1:0", NULL));
+	snprintf(addr, MC_ADDR_MAX, "%s", mc_registryd_addr(d));
+	mc_registryd_close(d);
+}
+
+/* A registry of ours at @addr; the URL of those that open stores now. */
+static struct node registry_node(const char *addr)
+{
+	char file[80];
+	struct node n;
+
+	snprintf(file, sizeof(file), "%s/state-2", registry.dir);
+	snprintf(registry.url, sizeof(registry.url), "%s", addr);
+	n = node_start(file, "registry");
+	node_ready(&n);
+	snprintf(registry.url, sizeof(registry.url), "http://%s/m", addr);
+	return n;
+}
+
 /* Who is in the middle of it goes on without a registry. */
 static void the_registry_dies(void **state)
 {
-	struct mc_p2p *a = store_open(), *b = store_open();
+	struct server usual = registry;
 	struct mc_p2p_progress told = { 0 };
+	struct mc_p2p *a, *b;
+	char addr[MC_ADDR_MAX];
+	struct node reg;
 
 	(void)state;
+	free_addr(addr);
+	reg = registry_node(addr);
+	a = store_open();
+	b = store_open();
 	put(a, "away");
 	assert_ok(mc_p2p_get(b, "away", NULL, 0, NULL));
 	while (!told.shards_here)
 		mc_p2p_wait(b, "away", 1, &told);
-	server_kill(&registry);
+	node_kill(&reg);
 	here(b, "away");
-	server_start(&registry);
+	reg = registry_node(addr);
 	/* What it has lost, it is told again. */
 	for (int i = 0; i < 100; i++) {
 		struct mc_p2p_info info = { 0 };
@@ -441,6 +518,8 @@ static void the_registry_dies(void **state)
 	assert_int_equal(stat_of(a, "away").nodes, 2);
 	mc_p2p_close(b);
 	mc_p2p_close(a);
+	node_kill(&reg);
+	registry = usual;
 }
 
 int main(int argc, char **argv)
@@ -457,6 +536,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(sizes_must_be_right),
 		cmocka_unit_test(the_public_store_put_it),
 		cmocka_unit_test(names_and_news),
+		cmocka_unit_test(any_registry_will_do),
 		cmocka_unit_test(the_registry_dies),
 	};
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
