@@ -203,9 +203,9 @@ end
 -- Run a load to its end. Options: load, cluster (sim.cluster()), policy; options (fields
 -- of struct mc_sim_options), slo (ttft, tbt, e2e in seconds), seed, warmup_s;
 -- on_record(record, mc_sim) hears of each request that ended, on_progress(run) now and
--- then, with run.view.now_s and run.events, and ends the run by returning true. Returns the
--- result, a table of plain figures (result.interrupted if it was ended), and what it was
--- made from; nil, message, errno if the trace or the cluster fails.
+-- then, with run.view.now_s and run.events, and ends the run by returning true. Returns
+-- the result, a table of plain figures (result.interrupted if it was ended), and what it
+-- was made from; nil, message, errno if the trace or the cluster fails.
 function sim.run(opts)
    local run, why, errno = open(opts)
    if not run then return nil, why, errno end
