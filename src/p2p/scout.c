@@ -324,8 +324,8 @@ static bool scout_add_new(struct p2p_object *o, const char *names)
 }
 
 /* Are we among the few that ask the source? If all are listed, those who come
- * first in an order that is the same for all; else by a lot that so many, about,
- * draw, and another one each time for who gets nothing. */
+ * first in an order that is the same for all; else by a lot that so many draw,
+ * about, and another one each time for who gets nothing. */
 static bool scout_in_ring(struct p2p_object *o, const char *names, int64_t n,
 			  bool stalled)
 {
@@ -342,7 +342,8 @@ static bool scout_in_ring(struct p2p_object *o, const char *names, int64_t n,
 	}
 	while ((r = scout_next(&names, &f)))
 		before += r > 0 && !scout_is_source(o, f.segment) &&
-			  mc_hash(f.segment, strlen(f.segment), o->r.id) < mine;
+			  mine > mc_hash(f.segment, strlen(f.segment),
+					 o->r.id);
 	return before < P2P_RING;
 }
 
