@@ -153,9 +153,10 @@ bench: all tests	## measure against plain sockets, memcpy and others
 bench-p2p: all	## the P2P store over links of a given rate (ARGS='--receivers 8')
 	@scripts/deps.sh bench
 	$(B)/mooncake run tests/bench/p2p.lua $(ARGS)
-bench-peers: all	## measure simulator and index against those of others
+bench-peers: all lib	## measure transfers, simulator and index against others'
 	@scripts/deps.sh peers
-	$(B)/mooncake run tests/bench/peers_sim.lua
+	@bad=0; for b in engine sim; do \
+		$(B)/mooncake run tests/bench/peers_$$b.lua || bad=1; done; exit $$bad
 paper: all	## the simulator against the papers' figures (TRACE=FILE)
 	@$(B)/mooncake run scripts/paper.lua
 soak:	## 10,000 rounds of fault injection

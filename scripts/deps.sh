@@ -45,7 +45,8 @@ etcd-server: the registry of the P2P store
 iproute2: hosts and links of a given rate'
 peers_list='
 python3: runs what others have written
-python3-venv: installs it, apart from the system'
+python3-venv: installs it, apart from the system
+libibverbs1: the public Mooncake does not load without'
 
 case $level in
 build) list=$build_list ;;
@@ -94,17 +95,25 @@ as_root() {
 	fi
 }
 
-# The public Mooncake, built by its own people. Without it, its tests say that
-# they were skipped.
-public() {
-	local to=build/peers/mooncake
-	local wheel=mooncake-transfer-engine-non-cuda==0.3.13.post1
-	[ "$level" = test ] && ! [ -e "$to/bin/python" ] || return 0
-	echo "deps.sh: installs $wheel from PyPI into $to"
+# Packages of PyPI in an environment of their own. What is measured against or
+# tested with one that cannot be had says that it was skipped.
+peer() {
+	local to=build/peers/$1
+	shift
+	[ -e "$to/bin/python" ] && return 0
+	echo "deps.sh: installs $* from PyPI into $to"
 	mkdir -p "${to%/*}"
-	python3 -m venv "$to.new" && "$to.new/bin/pip" install -q "$wheel" >&2 ||
+	python3 -m venv "$to.new" && "$to.new/bin/pip" install -q "$@" >&2 ||
 		{ echo "deps.sh: it cannot be installed here" >&2; return 0; }
 	mv "$to.new" "$to"
+}
+
+# What others have built: the public Mooncake, NVIDIA's NIXL.
+others() {
+	case $level in test|peers)
+		peer mooncake mooncake-transfer-engine-non-cuda==0.3.13.post1
+	esac
+	[ "$level" != peers ] || peer nixl --no-deps nixl-cu12==1.5.1 numpy
 }
 
 known() {
@@ -127,7 +136,7 @@ fi
 wanted=$(missing "$list")
 extra=
 [ "$level" = test ] && [ -z "$wanted" ] && extra=$(runtime)
-[ -z "$wanted$extra" ] && { public; exit 0; }
+[ -z "$wanted$extra" ] && { others; exit 0; }
 
 echo "deps.sh: will install, with apt-get, what is missing to $level:"
 for name in $wanted; do
@@ -147,4 +156,4 @@ if [ "$level" = test ]; then
 	extra=$(runtime)
 	[ -z "$extra" ] || install "$extra"
 fi
-public
+others
