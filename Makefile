@@ -146,6 +146,9 @@ check:	## all tests in all variants, as the gate runs them
 	@scripts/test.sh check
 test:	## the tests once, in VARIANT
 	@scripts/test.sh $(VARIANT)
+check-vm: all tests	## RDMA, in a virtual machine with soft-RoCE
+	@scripts/deps.sh vm
+	@scripts/vm --nics 4 -- tests/vm/check.sh
 bench: all tests	## measure against plain sockets, memcpy and others
 	@scripts/deps.sh bench
 	@bad=0; for b in bench sim policies index; do \
@@ -176,7 +179,7 @@ clean:	## remove what was built
 help:	## this list
 	@sed -n 's/^\([a-z-]*\):.*	## /  \1	/p' Makefile | expand -t 15
 
-.PHONY: all lib dist wheel tests replay install demo check test bench bench-p2p bench-peers paper soak fuzz flags clean help
+.PHONY: all lib dist wheel tests replay install demo check check-vm test bench bench-p2p bench-peers paper soak fuzz flags clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TE_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # deps.sh - install the Debian and Ubuntu packages that are missing.
 #
-#   deps.sh [build|test|bench|peers]
+#   deps.sh [build|test|bench|peers|vm]
 #
 # Says what and why before it does; with nothing missing it is silent and
 # quick. As root, or by sudo.
@@ -47,13 +47,23 @@ peers_list='
 python3: runs what others have written
 python3-venv: installs it, apart from the system
 libibverbs1: the public Mooncake does not load without'
+vm_list='
+qemu-system-x86: the virtual machine
+busybox-static: its first root
+cpio: packs that
+kmod: which modules the kernel needs
+xz-utils: unpacks the kernel
+iproute2: makes RDMA devices (rdma link)
+ibverbs-providers: the driver of those
+util-linux: processes with fewer rights (setpriv)'
 
 case $level in
 build) list=$build_list ;;
 test) list=$build_list$test_list ;;
 bench) list=$build_list$bench_list ;;
 peers) list=$build_list$peers_list ;;
-*) echo "usage: deps.sh [build|test|bench|peers]" >&2; exit 2 ;;
+vm) list=$build_list$vm_list ;;
+*) echo "usage: deps.sh [build|test|bench|peers|vm]" >&2; exit 2 ;;
 esac
 
 installed() {

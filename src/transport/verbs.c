@@ -11,6 +11,7 @@
 
 #include <mooncake.h>
 
+#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -129,16 +130,10 @@ bool mc_verbs_gid_near(const uint8_t a[16], const uint8_t b[16])
 
 void mc_verbs_gid_text(const uint8_t raw[16], char out[VERBS_GID_TEXT])
 {
-	int n = 0;
+	bool v4 = verbs_gid_is_v4(raw);
 
-	if (verbs_gid_is_v4(raw)) {
-		snprintf(out, VERBS_GID_TEXT, "%d.%d.%d.%d", raw[12], raw[13],
-			 raw[14], raw[15]);
-		return;
-	}
-	for (int i = 0; i < 16; i += 2)
-		n += snprintf(out + n, VERBS_GID_TEXT - n, "%s%02x%02x",
-			      i ? ":" : "", raw[i], raw[i + 1]);
+	inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? raw + 12 : raw, out,
+		  VERBS_GID_TEXT);
 }
 
 /* Keep the best, in order; equals as they come. */

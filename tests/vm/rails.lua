@@ -94,20 +94,20 @@ local function both_carry()
    end
 end
 
--- All bytes arrive though @dev is taken down in the middle.
+-- All bytes arrive though the link of a device is taken down in the middle.
 local function one_down(dev, seed)
-   local f = submit(seed, 60000)
+   local list = {}
+   for i = 1, 2 do list[i] = submit(seed, 60000) end
    mooncake.sleep(100)
    local start = mooncake.now()
    link(dev, "down")
    report(dev .. " down: noticed after", wait_for("reroute", 3, function()
       for _, r in pairs(rails()) do if r.state ~= "up" then return true end end
    end))
-   assert(f:wait(-1))
+   assert(mooncake.wait_all(list))
    report("all bytes there after", (mooncake.now() - start) * 1000)
    verify(dev .. " down")
    show()
-   return seed + 1
 end
 
 local function one_up(dev, seed)

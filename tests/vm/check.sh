@@ -1,0 +1,39 @@
+#!/bin/bash
+# check.sh - what is tested inside the virtual machine of scripts/vm: `make
+# check-vm`. One line per test with its time, the end of what a failed one said,
+# and last "N passed, N failed, N skipped".
+set -u
+passed=0 failed=0
+log=$(mktemp)
+
+# run NAME COMMAND...
+run() {
+	local name=$1 start=$EPOCHREALTIME status
+	shift
+	# As it was, whatever the one before has left.
+	for eth in /sys/class/net/eth*; do
+		ip link set "${eth##*/}" up
+	done
+	timeout -k 5 200 "$@" >"$log" 2>&1
+	status=$?
+	printf '%-4s %-40s %4d s\n' "$([ $status = 0 ] && echo ok || echo FAIL)" \
+		"$name" $(((${EPOCHREALTIME/./} - ${start/./}) / 1000000))
+	if [ $status = 0 ]; then
+		passed=$((passed + 1))
+		grep -E ' (ms|s)$|: .* MiB written' "$log" | sed 's/^/    /'
+	else
+		failed=$((failed + 1))
+		tail -n 30 "$log" | cut -c1-200 | sed 's/^/    | /'
+	fi
+}
+
+for setup in rdma rdma-child rdma-2; do
+	run "transport_test [$setup]" env MC_SETUP=$setup \
+		build/tests/unit/transport_test
+done
+run "batch_test [rdma]" env MC_SETUP=rdma build/tests/unit/batch_test
+run "rails: links down and up" build/mooncake run tests/vm/rails.lua \
+	rxe0,rxe1 rxe2,rxe3
+run "errors" build/mooncake run tests/vm/errors.lua
+echo "$passed passed, $failed failed, 0 skipped"
+[ $failed = 0 ]
