@@ -149,6 +149,10 @@ test:	## the tests once, in VARIANT
 check-vm: all tests	## RDMA, in a virtual machine with soft-RoCE
 	@scripts/deps.sh vm
 	@scripts/vm --nics 4 -- tests/vm/check.sh
+vllm: wheel	## an unmodified vLLM with our package, in build/vllm (5 GB)
+	@scripts/deps.sh vllm && scripts/vllm.sh
+check-vllm: vllm	## prefill and decode of that vLLM, in two servers
+	@build/vllm/venv/bin/python tests/vllm/test.py
 bench: all tests	## measure against plain sockets, memcpy and others
 	@scripts/deps.sh bench
 	@bad=0; for b in bench sim policies index; do \
@@ -179,7 +183,7 @@ clean:	## remove what was built
 help:	## this list
 	@sed -n 's/^\([a-z-]*\):.*	## /  \1	/p' Makefile | expand -t 15
 
-.PHONY: all lib dist wheel tests replay install demo check check-vm test bench bench-p2p bench-peers paper soak fuzz flags clean help
+.PHONY: all lib dist wheel tests replay install demo check check-vm vllm check-vllm test bench bench-p2p bench-peers paper soak fuzz flags clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TE_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # deps.sh - install the Debian and Ubuntu packages that are missing.
 #
-#   deps.sh [build|test|bench|peers|vm]
+#   deps.sh [build|test|bench|peers|vm|vllm]
 #
 # Says what and why before it does; with nothing missing it is silent and
 # quick. As root, or by sudo.
@@ -56,6 +56,9 @@ xz-utils: unpacks the kernel
 iproute2: makes RDMA devices (rdma link)
 ibverbs-providers: the driver of those
 util-linux: processes with fewer rights (setpriv)'
+vllm_list='
+python3: runs vLLM
+python3-venv: installs it, apart from the system'
 
 case $level in
 build) list=$build_list ;;
@@ -63,7 +66,8 @@ test) list=$build_list$test_list ;;
 bench) list=$build_list$bench_list ;;
 peers) list=$build_list$peers_list ;;
 vm) list=$build_list$vm_list ;;
-*) echo "usage: deps.sh [build|test|bench|peers|vm]" >&2; exit 2 ;;
+vllm) list=$build_list$vllm_list ;;
+*) echo "usage: deps.sh [build|test|bench|peers|vm|vllm]" >&2; exit 2 ;;
 esac
 
 installed() {
