@@ -98,7 +98,8 @@ local function new(opt, nodes)
       log = of("int32_t", n * s), here = of("int32_t", n), wanted = of("uint64_t", n * w),
       told = of("uint64_t", n * w), copies = of("uint16_t", n * s),
       ring = of("uint8_t", n), digits = of("int32_t", n), join_s = of("double", n),
-      list_s = of("double", n), pause_s = of("double", n), renew_s = of("double", n),
+      looks = of("int32_t", n), list_s = of("double", n), pause_s = of("double", n),
+      renew_s = of("double", n),
       map_s = of("double", n), flight_s = of("double", n),
       -- Its link: how many flights pass it, and what they get in all.
       up = of("int32_t", n), down = of("int32_t", n), sent = of("double", n),
@@ -242,12 +243,14 @@ local function in_ring(self, node, list)
    return before < RING
 end
 
--- As the store's scout: a part of all, always the same, and more of them if they are
--- few.
+-- As the store's scout: one of four parts of all in turn, as parts are not of one size,
+-- and more of them if they are few.
 local function look(self, node)
    local list
+   self.looks[node] = self.looks[node] + 1
    repeat
-      list = self.registry:list(band(mix(node + 1), 65535), self.digits[node], self.now)
+      local part = band(mix(node * 4 + self.looks[node] % 4), 65535)
+      list = self.registry:list(part, self.digits[node], self.now)
       local enough = #list > NEIGHBOURS / 2 or self.digits[node] == 0
       if not enough then self.digits[node] = self.digits[node] - 1 end
    until enough

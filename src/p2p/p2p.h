@@ -94,6 +94,7 @@ struct p2p_object {
 	/* finding others */
 	uint64_t list_ns;		/* the keys are listed again */
 	uint32_t list_ms, digits;
+	uint64_t looks;			/* how often it has looked */
 	bool in_ring;			/* of those who ask the source */
 	uint64_t orphan_ns;		/* the record has named a dead source */
 	int n_holders;			/* slots there are */

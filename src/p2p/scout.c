@@ -7,9 +7,9 @@
  * A node's key says all that is needed to read its map: the object's id, where
  * the node is, and the map's address. The digits before the address are a hash
  * of the node; among thousands, a node lists only those whose digits begin in
- * some way, another for each node. So a node costs the registry a few small
- * operations, however many there are, and they see different parts of the
- * crowd: a random graph, in which all are a few steps from the source.
+ * one of four ways, others for each node. So a node costs the registry a few
+ * small operations, however many there are, and they see different parts of
+ * the crowd: a random graph, in which all are a few steps from the source.
  */
 #include "p2p.h"
 
@@ -25,6 +25,7 @@ enum {
 	SCOUT_FIRST_MS = 50,		/* from the first look to the second */
 	SCOUT_LIST_MS = 100,		/* doubles while nothing changes */
 	SCOUT_OPEN_MS = 1000,
+	SCOUT_PARTS = 4,		/* they are not of one size */
 	SCOUT_AGAIN_MS = 500,		/* the registry was away */
 	SCOUT_STALL_MS = 3000,		/* then look at others, too */
 	SCOUT_KEY_MAX = MC_NAME_MAX + 80,
@@ -421,7 +422,7 @@ static void scout_look(struct p2p_object *o)
 	bool stalled = mc_clock_ns() > o->moved_ns +
 		       SCOUT_STALL_MS * (uint64_t)MC_MS;
 	uint32_t part = stalled ? p2p_random(o->p) :
-			mc_hash(&o->map->node, 8, ~o->r.id);
+			mc_hash(&o->map->node, 8, o->looks++ % SCOUT_PARTS);
 	uint64_t now;
 	char *names = NULL;
 	bool changed;
