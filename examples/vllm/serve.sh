@@ -19,7 +19,7 @@ protocol=${MOONCAKE_PROTOCOL-tcp}
 extra=${protocol:+"\"mooncake_protocol\": \"$protocol\""}
 
 # Of the CPU: 1 GiB of KV cache, and threads that do not bind themselves to
-# cores which the other server has. VLLM_HOST_IP keeps it all on this machine.
+# cores which the other server has. VLLM_HOST_IP is where the engines listen.
 export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 \
 	VLLM_HOST_IP=127.0.0.1 PYTHONPATH=$PWD/examples/vllm/shim

@@ -2,6 +2,7 @@
 as examples/vllm has them, at ports of their own; and how they are asked.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -63,6 +64,8 @@ class Program:
                 env={**inherited, **(env or {})},
                 start_new_session=True,
             )
+        # Ctrl-C does not reach a session of its own.
+        atexit.register(self.kill)
 
     def text(self):
         with open(self.path) as log:
@@ -78,6 +81,7 @@ class Program:
 
     def kill(self):
         """All its processes, at once and without their knowing."""
+        atexit.unregister(self.kill)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

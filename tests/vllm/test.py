@@ -6,6 +6,7 @@ no prompt.
 
 import json
 import os
+import re
 import threading
 import time
 import unittest
@@ -22,8 +23,7 @@ PROMPTS = [
 ]
 
 
-def complete(url, prompt):
-    """The tokens that follow, and how many the prompt had."""
+def ask(url, prompt, **more):
     body = {
         "model": "tiny",
         "prompt": prompt,
@@ -32,7 +32,12 @@ def complete(url, prompt):
         "ignore_eos": True,
         "return_token_ids": True,
     }
-    status, text = fetch(url + "/v1/completions", body)
+    return fetch(url + "/v1/completions", {**body, **more})
+
+
+def complete(url, prompt):
+    """The tokens that follow, and how many the prompt had."""
+    status, text = ask(url, prompt)
     if status != 200:
         raise RuntimeError("%d: %s" % (status, text))
     answer = json.loads(text)
@@ -76,13 +81,25 @@ class Split:
     def test_c_several_at_once(self):
         self.compare(workers=8, rounds=8)
 
+    def test_d_a_stream(self):
+        status, text = ask(self.cluster.url, PROMPTS[1], stream=True)
+        pieces = [json.loads(piece) for piece in re.findall(r"data: (\{.*)", text)]
+        tokens = [piece["choices"][0]["token_ids"] for piece in pieces]
+        self.assertGreater(len(tokens), 1)
+        self.assertEqual(sum(tokens, []), self.undivided[1])
+
+    def test_e_errors_come_through(self):
+        status, text = ask(self.cluster.url, PROMPTS[0], model="other")
+        self.assertEqual(status, 404, text)
+        self.assertIn("other", text)
+
 
 class OverTcp(Split, unittest.TestCase):
     """The KV cache goes through sockets alone."""
 
     env = {"MOONCAKE_TRANSPORTS": "tcp"}
 
-    def test_d_prefill_is_killed_and_restarted(self):
+    def test_f_prefill_is_killed_and_restarted(self):
         ended, stop = [], threading.Event()
 
         def client():
@@ -125,11 +142,11 @@ class WithoutRdma(Split, unittest.TestCase):
 
     env = {"MOONCAKE_PROTOCOL": "", "MOONCAKE_FALLBACK": "1"}
 
-    def test_d_it_is_said_once(self):
+    def test_f_it_is_said_once(self):
         for server in (self.cluster.prefill, self.cluster.decode):
             self.assertEqual(server.text().count("as MOONCAKE_FALLBACK says"), 1)
 
-    def test_e_it_is_an_error(self):
+    def test_g_it_is_an_error(self):
         server = Server("decode", "Error", free_port(), {"MOONCAKE_PROTOCOL": ""})
         self.addCleanup(server.kill)
         with self.assertRaisesRegex(RuntimeError, "is not ready"):
