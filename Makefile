@@ -148,7 +148,7 @@ test:	## the tests once, in VARIANT
 	@scripts/test.sh $(VARIANT)
 check-vm: all tests	## RDMA, in a virtual machine with soft-RoCE
 	@scripts/deps.sh vm
-	@scripts/vm --nics 4 -- tests/vm/check.sh
+	@scripts/vm --nics 4 --numa -- tests/vm/check.sh
 vllm: wheel	## an unmodified vLLM with our package, in build/vllm (5 GB)
 	@scripts/deps.sh vllm && scripts/vllm.sh
 check-vllm: vllm	## prefill and decode of that vLLM, in two servers

@@ -87,6 +87,16 @@ static void buffer_remove(struct mc_engine *e, struct buffer *b)
 	t->gone[at].version = ++t->version;
 }
 
+/* The N of "cpu:N". What is on another device has no node of its own. */
+static int buffer_numa(const char *location)
+{
+	int node, end = 0;
+
+	if (sscanf(location, "cpu:%d%n", &node, &end) < 1 || location[end])
+		return -1;
+	return node;
+}
+
 static int buffer_add(struct mc_engine *e, void *addr, uint64_t len,
 		      const char *location, unsigned access, int fd,
 		      uint64_t mapped)
@@ -108,11 +118,14 @@ static int buffer_add(struct mc_engine *e, void *addr, uint64_t len,
 	b->info.access = access;
 	b->fd = fd;
 	b->mapped = mapped;
-	if (location)
+	if (location) {
 		mc_copy(b->info.location, location);
-	else
+		b->numa = buffer_numa(location);
+	} else {
+		b->numa = mc_topology_memory_node(addr);
 		snprintf(b->info.location, sizeof(b->info.location), "cpu:%d",
-			 mc_max(mc_topology_memory_node(addr), 0));
+			 mc_max(b->numa, 0));
+	}
 	/* Not found by anyone before the transports know it: the id is given
 	 * under the lock, so peers may ask, and are told -ESTALE until then. */
 	r = buffer_insert(e, b);
@@ -156,8 +169,9 @@ int mc_buffer_alloc(struct mc_engine *e, uint64_t len, unsigned access,
 	r = mc_memfd_alloc(len, flags, node, &addr, &mapped, &fd);
 	if (r < 0)
 		return r;
-	snprintf(location, sizeof(location), "cpu:%d", mc_max(node, 0));
-	r = buffer_add(e, addr, len, location, access, fd, mapped);
+	snprintf(location, sizeof(location), "cpu:%d", node);
+	r = buffer_add(e, addr, len, node < 0 ? NULL : location, access, fd,
+		       mapped);
 	if (r < 0)
 		mc_memfd_free(addr, mapped, fd);
 	else

@@ -171,6 +171,19 @@ static int engine_wrap(struct mc_engine *e, const struct mc_fault *f,
 	return r;
 }
 
+/* Where its devices are; one that is called after the transport is none. */
+static void engine_places(struct engine_transport *tr)
+{
+	char names[ENGINE_DEVS][32];
+	int n = tr->t->devices ? tr->t->devices(tr->ctx, names, ENGINE_DEVS) :
+		0;
+
+	for (int i = 0; i < ENGINE_DEVS; i++)
+		tr->numa[i] = -1;
+	if (n > 1 || (n == 1 && strcmp(names[0], tr->t->name)))
+		mc_topology_device_nodes(names, n, tr->numa);
+}
+
 static int engine_transports(struct mc_engine *e)
 {
 	const char *list = e->opts.transports;
@@ -197,8 +210,10 @@ static int engine_transports(struct mc_engine *e)
 			r = 0;
 			continue;
 		}
-		if (!r)
-			e->n_tr++;
+		if (r)
+			break;
+		engine_places(tr);
+		e->n_tr++;
 	}
 	return r;
 }

@@ -28,6 +28,7 @@ enum {
 	ENGINE_PEERS = 4096,
 	ENGINE_BATCHES = 65536,
 	ENGINE_RAILS = 32,		/* per peer */
+	ENGINE_DEVS = 16,		/* per transport */
 	ENGINE_PATHS = 8,		/* per rail */
 	ENGINE_NOTES = 4096,		/* notifications waiting */
 	ENGINE_GONE = 4096,		/* removed buffers remembered */
@@ -51,6 +52,7 @@ struct buffer {
 	uint64_t version;		/* of the table when it came */
 	uint64_t mapped;		/* of mc_buffer_alloc(): bytes, or 0 */
 	int fd;				/* of that memory; -1 */
+	int numa;			/* node of its location; -1 */
 	int uses;			/* by own requests; atomic */
 };
 
@@ -168,6 +170,7 @@ struct rail {
 	const struct mc_transport *t;
 	void *ctx;
 	int id, index, dev;		/* id: of the transport */
+	int numa;			/* node of the local device; -1 */
 	char local_dev[32], remote_addr[MC_ADDR_MAX];
 	char remote_dev[MC_ADDR_MAX];	/* of its last path */
 	enum mc_rail_state state;
@@ -210,6 +213,7 @@ struct slice {
 	uint64_t epoch;			/* of the peer whose ids it has */
 	uint32_t tried;			/* rails, by index */
 	uint32_t tries;
+	int numa;			/* node of its first byte here; -1 */
 	bool no_copy, refreshed;
 	char why[MC_WHY_MAX];
 };
@@ -378,6 +382,7 @@ struct engine_transport {
 	const struct mc_transport *t;
 	void *ctx;
 	int id;
+	int numa[ENGINE_DEVS];		/* nodes of its devices; -1 */
 };
 
 struct mc_engine {

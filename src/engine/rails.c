@@ -380,6 +380,7 @@ static void rail_add(struct peer *p, const struct engine_transport *tr,
 	r->id = tr->id;
 	r->index = p->n_rails;
 	r->dev = dev;
+	r->numa = tr->numa[dev];
 	mc_copy(r->local_dev, name);
 	if (p->n_addrs)
 		mc_copy(r->remote_addr, p->addrs[dev % p->n_addrs]);
@@ -389,7 +390,7 @@ static void rail_add(struct peer *p, const struct engine_transport *tr,
 
 void rails_build(struct peer *p)
 {
-	char names[16][32];
+	char names[ENGINE_DEVS][32];
 
 	for (int i = 0; i < p->e->n_tr; i++) {
 		struct engine_transport *tr = &p->e->tr[i];
@@ -397,7 +398,7 @@ void rails_build(struct peer *p)
 
 		mc_copy(names[0], tr->t->name);
 		if (tr->t->devices)
-			n = tr->t->devices(tr->ctx, names, 16);
+			n = tr->t->devices(tr->ctx, names, ENGINE_DEVS);
 		for (int dev = 0; dev < n; dev++)
 			rail_add(p, tr, dev, names[dev]);
 	}

@@ -5,9 +5,11 @@
  *
  *	(bytes in flight on the rail + its own) / bandwidth + latency
  *
- * with bandwidth and latency as moving averages of what the rail did. Rails
- * that failed this slice before come last, rails whose windows are full are not
- * asked, and what finds no rail waits: that is the back-pressure.
+ * with bandwidth and latency as moving averages of what the rail did. A rail
+ * whose device is at another NUMA node than the memory counts as slower: bytes
+ * are better off not crossing between sockets. Rails that failed this slice
+ * before come last, rails whose windows are full are not asked, and what finds
+ * no rail waits: that is the back-pressure.
  *
  * A rail that copies (this process's memory, or a peer of this host) takes all
  * while it works: the others would compete with it for the same memory bus.
@@ -36,6 +38,11 @@ static struct epath *spray_path(const struct rail *r)
 	return best;
 }
 
+static bool spray_is_far(const struct rail *r, const struct slice *s)
+{
+	return r->numa >= 0 && s->numa >= 0 && r->numa != s->numa;
+}
+
 static double spray_finish(const struct rail *r, const struct slice *s)
 {
 	double weight = s->batch->weighted ? s->batch->weights[r->id] : 1;
@@ -44,6 +51,8 @@ static double spray_finish(const struct rail *r, const struct slice *s)
 	double t = (inflight + s->s.len) * 1e9 / (bw ? bw : 1);
 
 	t += __atomic_load_n(&r->latency_ns, __ATOMIC_RELAXED) / 8;
+	if (spray_is_far(r, s))
+		t += t / 2;
 	/* A rail that failed it once is for when there is no other. */
 	if (s->tried & 1u << r->index)
 		t += 1e12;
@@ -118,6 +127,22 @@ static void spray_want(struct peer *p)
 	for (int i = 0; i < p->n_rails; i++)
 		if (rail_wanted(p->rails[i], now))
 			rail_connect(p->rails[i]);
+}
+
+/* Rails like that at hand that were never tried, if more slices wait than this
+ * one, or they are nearer. */
+static void spray_want_like(struct peer *p, const struct rail *like,
+			    const struct slice *s)
+{
+	bool more = s->next, far = spray_is_far(like, s);
+
+	for (int i = 0; (more || far) && i < p->n_rails; i++) {
+		struct rail *r = p->rails[i];
+
+		if (r->t == like->t && r->state == MC_RAIL_NEW &&
+		    !r->connecting && (more || r->numa == s->numa))
+			rail_connect(r);
+	}
 }
 
 /* ---- posting -------------------------------------------------------- */
@@ -324,6 +349,7 @@ static enum spray_fate spray_next(struct peer *p, struct slice **out)
 		spray_want(p);
 		return SPRAY_WAIT;
 	}
+	spray_want_like(p, ep->rail, s);
 	*out = spray_pop(p);
 	s->on = ep;
 	ep->refs++;

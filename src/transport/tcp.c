@@ -8,6 +8,7 @@
  * payload leaves from and arrives at the slices' memory.
  */
 #include "host.h"
+#include "verbs.h"
 #include "wire.h"
 
 #include "../base/clock.h"
@@ -79,7 +80,9 @@ static int tcp_open(void **ctx, struct mc_host *host,
 	mc_copy(list, opts->devices ? opts->devices : "");
 	for (char *d = strtok_r(list, ", ", &save); d && t->n_devs < TCP_DEVS;
 	     d = strtok_r(NULL, ", ", &save))
-		mc_copy(t->devs[t->n_devs++], d);
+		/* RDMA devices may be named beside interfaces. */
+		if (!mc_verbs_is_device(d))
+			mc_copy(t->devs[t->n_devs++], d);
 	for (int i = 0; i < t->n_devs; i++)
 		if (!if_nametoindex(t->devs[i])) {
 			int r = mc_err(-ENODEV, "no interface is called '%s': "

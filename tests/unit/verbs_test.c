@@ -1,6 +1,6 @@
 /*
- * verbs_test.c - which GID of a port is the best one to be reached by, and which
- * two may reach one another.
+ * verbs_test.c - which GID of a port is the best one to be reached by, and
+ * which two may reach one another.
  */
 #include "../../src/transport/verbs.h"
 

@@ -34,6 +34,9 @@ done
 run "batch_test [rdma]" env MC_SETUP=rdma build/tests/unit/batch_test
 run "rails: links down and up" build/mooncake run tests/vm/rails.lua \
 	rxe0,rxe1 rxe2,rxe3
+run "numa: the nearer device" build/mooncake run tests/vm/numa.lua \
+	rxe0,rxe1 rxe2,rxe3
+run "many buffers" build/mooncake run tests/vm/many.lua rxe0 rxe1
 run "errors" build/mooncake run tests/vm/errors.lua
 echo "$passed passed, $failed failed, 0 skipped"
 [ $failed = 0 ]
