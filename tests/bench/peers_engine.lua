@@ -10,7 +10,7 @@
 -- processes once, one pair at a time, and measures all points; every other round goes
 -- through the pairs backwards. Ours is measured by the Python package and from LuaJIT by
 -- the C interface, held to tcp and choosing by itself. Ratios are of each round, their
--- median counts. The exit status is 1 if a bar is missed.
+-- median counts. The exit status is 1 if a bar is missed, or if ours failed.
 --
 -- The pattern is one for "PAIR: POINT", as in "^ours" or ": write 4 KiB x 128$". A ratio
 -- whose two pairs have not both been measured is left out. Peers that scripts/deps.sh
@@ -33,7 +33,7 @@ local opt = kit.options(arg, { rounds = 3, ms = 200, only = "", json = false })
 local function ours(env)
    env.PYTHONPATH = "src/compat/python"
    env.MOONCAKE_LIBRARY = proc.exe():match "^(.*)/" .. "/libtransfer_engine.so"
-   return { python = "python3", kind = "mooncake", env = env }
+   return { python = "python3", kind = "mooncake", env = env, own = true }
 end
 
 local function public(env)
@@ -105,6 +105,7 @@ local MIXED, NOT_SLOWER = { "ours to public", "public to ours" }, 0.95
 -- ---- measuring -------------------------------------------------------------
 
 local seen = {}         -- by pair and point: the figures of the rounds
+local failed = false
 
 local function wanted(side, p) return (side.name .. ": " .. p.name):find(opt.only) end
 
@@ -128,10 +129,21 @@ local function measure_points(pair, side, list)
    return true
 end
 
--- One that fails is not tried again.
+-- Not to be measured any more. What is not there is skipped, and so are others who fail
+-- among themselves; where ours takes part, it is a failure of this run.
+local function give_up(side, why, absent)
+   local ours_too = side.c or side.from.own or side.to.own
+   local word = ours_too and not absent and "failed" or "skipped"
+   side.over, failed = true, failed or word == "failed"
+   print(opt.json and json.encode { pair = side.name, [word] = why } or
+         ("%s: %s: %s"):format(side.name, word, why))
+end
+
 local function visit(side)
    local list = wanted_of(side)
-   if side.skipped or #list == 0 then return end
+   if side.over or #list == 0 then return end
+   local absent = pairs_of.absent(side)
+   if absent then return give_up(side, absent, true) end
    seen[side.name] = seen[side.name] or {}
    local pair, why = pairs_of.open(side, SPAN)
    local ok
@@ -139,10 +151,7 @@ local function visit(side)
       ok, why = measure_points(pair, side, list)
       pair:close()
    end
-   if ok then return end
-   side.skipped = why
-   print(opt.json and json.encode { pair = side.name, skipped = why } or
-         ("%s: skipped: %s"):format(side.name, why))
+   if not ok then give_up(side, why) end
 end
 
 local function measure_all()
@@ -252,4 +261,5 @@ measure_all()
 if opt.json then print_rows() else print_tables() end
 local figures = kit.figures(opt.json)
 compare(figures)
-return figures:finish()
+local status = figures:finish()
+return failed and 1 or status

@@ -26,9 +26,6 @@ local OPEN_MS, ANSWER_MS, END_MS = 60000, 60000, 2000
 -- ---- one process -----------------------------------------------------------
 
 local function spawn(engine, span)
-   if engine.python:find "/" and not kit.exists(engine.python) then
-      return nil, "not installed: scripts/deps.sh peers"
-   end
    return proc.spawn { engine.python, SCRIPT, engine.kind, ("%d"):format(span),
                        env = engine.env, stdin = "pipe", stdout = "pipe",
                        stderr = "null" }
@@ -78,6 +75,16 @@ local function start(self, side, span)
    ready, why = hear(self.from, OPEN_MS)
    if not ready then return nil, why end
    return ask(self.from, { what = "connect", peer = peer }, ANSWER_MS)
+end
+
+-- Why a side cannot be measured here, or nil.
+function pairs_of.absent(side)
+   for _, engine in ipairs { side.from, side.to } do
+      local python = engine.python
+      if python:find "/" and not kit.exists(python) then
+         return ("no %s: scripts/deps.sh peers"):format(python)
+      end
+   end
 end
 
 function pairs_of.open(side, span)
