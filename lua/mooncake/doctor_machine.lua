@@ -264,6 +264,40 @@ local function rdma_library(m)
                   "install libibverbs1 and ibverbs-providers")
 end
 
+-- What the library says of the devices that can be opened: their ports, and how each is
+-- reached.
+local function rdma_ports()
+   local info = ffi.new "struct mc_rdma_info[16]"
+   local list = {}
+   for i = 0, C.mc_rdma_list(info, 16) - 1 do
+      local d = info[i]
+      list[#list + 1] = {
+         name = ffi.string(d.name), port = d.port, link = ffi.string(d.link),
+         up = d.up == 1, mtu = d.mtu, bw = tonumber(d.bw), gid = ffi.string(d.gid),
+         gid_index = d.gid_index, why = ffi.string(d.why),
+      }
+   end
+   return list
+end
+
+local function port_text(d)
+   if d.why ~= "" then return d.why end
+   return ("port %d %s, %s, %g Gb/s, MTU %d, GID %d %s"):format(d.port,
+      d.up and "up" or "down", d.link, d.bw * 8 / 1e9, d.mtu, d.gid_index, d.gid)
+end
+
+-- One check for each device, with what would keep it from being used.
+local function rdma_devices_open()
+   local list = {}
+   for i, d in ipairs(rdma_ports()) do
+      local text = port_text(d)
+      list[i] = d.why ~= "" and warn(d.name, text, "give its interface an address") or
+                not d.up and warn(d.name, text, "ip link set its interface up") or
+                ok(d.name, text)
+   end
+   return list
+end
+
 local function rdma_devices(m)
    local list = m.devices.rdma
    if #list == 0 then
@@ -361,13 +395,16 @@ local function checks(fake)
    local m = fake or {}
    m.root = m.root or ""
    m.devices = devices(m.root)
-   return {
+   local list = {
       kernel(m), cpus(m), numa(m), loopback(m),
       memlock(m), open_files(m), huge_pages(m),
       ptrace(m), dev_shm(m), io_uring(m),
       tcp_buffers(m, "tcp_rmem", "rmem_max"), tcp_buffers(m, "tcp_wmem", "wmem_max"),
       rdma_library(m), rdma_devices(m), cuda(m), registries(m), profile(m),
    }
+   if m.root ~= "" then return list end
+   for _, c in ipairs(rdma_devices_open()) do list[#list + 1] = c end
+   return list
 end
 
-return { checks = checks, registry_at = registry_at }
+return { checks = checks, registry_at = registry_at, rdma_ports = rdma_ports }

@@ -16,6 +16,7 @@ local TRIALS = {
    { "local", "allocated" },
    { "shm", "allocated" },
    { "shm", "foreign" },
+   { "rdma", "foreign" },
    { "tcp", "allocated" },
    { "v1", "allocated" },
 }
@@ -23,6 +24,7 @@ local TRIALS = {
 local REMEDY = {
    ["local"] = "report it: nothing of a machine should prevent this",
    shm = "see ptrace scope above; in containers, share the network and pid namespaces",
+   rdma = "see the devices above, and memlock",
    tcp = "look at the firewall's rules for 127.0.0.1",
    v1 = "see profile above; it matters only to programs of the public Mooncake",
 }
@@ -164,9 +166,10 @@ end
 
 -- Each as { name, memory, state, detail, remedy, rail, us }.
 local function transports(checks)
-   local list = {}
-   for i, trial in ipairs(TRIALS) do
+   local list, no_rdma = {}, #machine.rdma_ports() == 0
+   for _, trial in ipairs(TRIALS) do
       local name, memory = trial[1], trial[2]
+      if name == "rdma" and no_rdma then goto skip end
       local result, err = try(name, memory)
       local c = { name = name, memory = memory, state = result and "ok" or "missing" }
       if result then
@@ -176,7 +179,8 @@ local function transports(checks)
       else
          c.detail, c.remedy = memory .. " memory: " .. err, remedy(name, checks)
       end
-      list[i] = c
+      list[#list + 1] = c
+      ::skip::
    end
    return list
 end
