@@ -78,6 +78,7 @@ static void rdma_close(void *ctx)
 {
 	struct rdma_ctx *c = ctx;
 
+	mc_rdma_pool_fini(&c->pool);
 	mc_rdma_served_fini(c);
 	mc_rdma_memory_fini(c);
 	for (int i = 0; i < c->n_devs; i++)
@@ -105,6 +106,7 @@ static struct rdma_ctx *rdma_new(struct mc_host *host,
 	c->asked = opts->transports;
 	pthread_rwlock_init(&c->memory_lock, NULL);
 	pthread_mutex_init(&c->served_lock, NULL);
+	mc_rdma_pool_init(&c->pool);
 	return c;
 }
 

@@ -7,6 +7,7 @@
  *	rdma_end.c	one end of a connection: a queue pair and what it needs
  *	rdma_connect.c	two ends meet, and part
  *	rdma_path.c	slices posted, and taken back
+ *	rdma_pool.c	how many paths there may be
  *
  * A path is one reliable connection. Its queue pair sends; the one at the
  * other end, which is there for this path alone, only answers. So there is
@@ -43,6 +44,14 @@ struct rdma_dev {
 	uint32_t turn;			/* which peer's device is next */
 };
 
+/* Paths are bounded in number: one more takes the place of one that has not
+ * been used for long (rdma_pool.c). */
+struct rdma_pool {
+	pthread_mutex_t lock;
+	struct rdma_path *newest, *oldest, *hand;
+	int n, max;
+};
+
 struct rdma_ctx {
 	struct mc_host *host;
 	volatile uint8_t *alive;	/* a page that fork() wipes */
@@ -54,6 +63,8 @@ struct rdma_ctx {
 	struct mc_ranges by_addr;	/* of struct rdma_buffer */
 	uint32_t memory_version;	/* grows as buffers go; atomic */
 	bool warned;			/* of memory that cannot be had */
+
+	struct rdma_pool pool;		/* paths that are open */
 
 	pthread_mutex_t served_lock;
 	struct rdma_served *served;	/* ends that answer peers' paths */
@@ -123,6 +134,15 @@ void mc_rdma_served_fini(struct rdma_ctx *c);
 /* Ask the peer to end its end of the path: nothing more is written then. */
 void mc_rdma_part(struct rdma_path *p, bool patient, uint64_t deadline_ns);
 
+/* ---- the pool (rdma_pool.c) ----------------------------------------- */
+
+void mc_rdma_pool_init(struct rdma_pool *p);
+void mc_rdma_pool_fini(struct rdma_pool *p);
+
+/* Take @path in; if there are too many, one that is idle is ended for it. */
+void mc_rdma_pool_add(struct rdma_pool *p, struct rdma_path *path);
+void mc_rdma_pool_del(struct rdma_pool *p, struct rdma_path *path);
+
 /* ---- paths (rdma_path.c) -------------------------------------------- */
 
 /* A slice all of whose requests are posted, and the number of the last. */
@@ -164,6 +184,11 @@ struct rdma_path {
 	struct ibv_mr *answer_mr;
 	struct { uint32_t id, rkey; } cache[RDMA_CACHE];
 
+	/* In the pool. */
+	struct rdma_path *newer, *older;
+	bool pooled;
+	bool used;			/* since the hand passed; atomic */
+
 	bool armed, rung;		/* the channel will tell, has told */
 	uint32_t looks;
 	uint64_t looked_ns;
@@ -178,6 +203,10 @@ void mc_rdma_path_free(struct rdma_path *p);
 
 /* Read the peer's root of keys once, to see that bytes flow. */
 int mc_rdma_path_probe(struct rdma_path *p, uint64_t deadline_ns);
+
+/* Under its lock: end an idle one, to be made anew when it is wanted. False:
+ * it is not idle. */
+bool mc_rdma_path_retire(struct rdma_path *p);
 
 void mc_rdma_abort(struct mc_path *base, uint64_t deadline_ns);
 void mc_rdma_disconnect(struct mc_path *base);

@@ -417,6 +417,7 @@ int mc_rdma_connect(void *ctx, const struct mc_peer *peer, int dev,
 	r = connect_meet(p, dev, deadline_ns);
 	if (!r) {
 		p->base.fd = p->end.channel->fd;
+		mc_rdma_pool_add(&p->rdma->pool, p);
 		*out = &p->base;
 		return 0;
 	}

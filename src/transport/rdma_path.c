@@ -54,6 +54,7 @@ struct rdma_path *mc_rdma_path_new(struct rdma_ctx *c, int dev,
 
 void mc_rdma_path_free(struct rdma_path *p)
 {
+	mc_rdma_pool_del(&p->rdma->pool, p);
 	mc_rdma_end_close(&p->end);
 	if (p->answer_mr)
 		mc_verbs.dereg_mr(p->answer_mr);
@@ -399,6 +400,8 @@ int mc_rdma_post(struct mc_path *base, struct mc_slice *const *slices, int n)
 
 	if (base->err)
 		return 0;
+	/* What the hand of the pool reads; pairs with nothing else. */
+	__atomic_store_n(&p->used, true, __ATOMIC_RELAXED);
 	for (int i = 0; i < n; i++) {
 		slices[i]->next = NULL;
 		*p->tail = slices[i];
@@ -570,6 +573,18 @@ int mc_rdma_path_probe(struct rdma_path *p, uint64_t deadline_ns)
 	p->done = p->posted;
 	p->head = p->next;
 	return 0;
+}
+
+bool mc_rdma_path_retire(struct rdma_path *p)
+{
+	if (p->base.err || p->waiting || p->head != p->next)
+		return false;
+	mc_err(-ECONNRESET, "%s: another path took its place", p->dev->v.name);
+	path_fail_with(p, -ECONNRESET);
+	/* The channel stays, for those who sleep on it. */
+	mc_verbs.destroy_qp(p->end.qp);
+	p->end.qp = NULL;
+	return true;
 }
 
 void mc_rdma_abort(struct mc_path *base, uint64_t deadline_ns)

@@ -37,6 +37,8 @@ run "rails: links down and up" build/mooncake run tests/vm/rails.lua \
 run "numa: the nearer device" build/mooncake run tests/vm/numa.lua \
 	rxe0,rxe1 rxe2,rxe3
 run "many buffers" build/mooncake run tests/vm/many.lua rxe0 rxe1
+run "pool: 4 paths for 32 peers" env MC_MAX_EP_PER_CTX=4 \
+	build/mooncake run tests/vm/pool.lua rxe0 rxe1
 run "errors" build/mooncake run tests/vm/errors.lua
 echo "$passed passed, $failed failed, 0 skipped"
 [ $failed = 0 ]
