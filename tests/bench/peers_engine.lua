@@ -197,27 +197,39 @@ local function print_rows()
    end
 end
 
--- A table for each operation and figure: a line for each pair.
+-- The points of an operation that some pair was measured at.
+local function measured(op)
+   local list = {}
+   for _, p in ipairs(POINTS) do
+      local some = false
+      for _, at in pairs(seen) do some = some or at[p.name] ~= nil end
+      if p.op == op and some then list[#list + 1] = p end
+   end
+   return list
+end
+
+-- A line for each pair, a column for each point.
+local function print_table(op, columns, field)
+   local name, title, shown = unpack(field)
+   local head, rows = { op .. ", " .. title }, {}
+   for _, p in ipairs(columns) do head[#head + 1] = p.at end
+   for _, side in ipairs(SIDES) do
+      local row = { side.name }
+      for _, p in ipairs(columns) do
+         local v = median(side.name, p, name)
+         row[#row + 1] = v and shown:format(v) or ""
+      end
+      if next(seen[side.name] or {}) then rows[#rows + 1] = row end
+   end
+   util.print_table(head, rows, "l" .. ("r"):rep(#columns))
+   print ""
+end
+
 local function print_tables()
    for _, op in ipairs { "write", "read" } do
-      for _, field in ipairs(FIELDS) do
-         local head, rows = { op .. ", " .. field[2] }, {}
-         for _, p in ipairs(POINTS) do
-            if p.op == op then head[#head + 1] = p.at end
-         end
-         for _, side in ipairs(SIDES) do
-            local row, some = { side.name }, false
-            for _, p in ipairs(POINTS) do
-               local v = p.op == op and median(side.name, p, field[1])
-               if p.op == op then row[#row + 1] = v and field[3]:format(v) or "" end
-               some = some or v
-            end
-            if some then rows[#rows + 1] = row end
-         end
-         if #rows > 0 then
-            util.print_table(head, rows, "l" .. ("r"):rep(#head - 1))
-            print ""
-         end
+      local columns = measured(op)
+      for _, field in ipairs(#columns > 0 and FIELDS or {}) do
+         print_table(op, columns, field)
       end
    end
 end
