@@ -153,6 +153,9 @@ vllm: wheel	## an unmodified vLLM with our package, in build/vllm (5 GB)
 	@scripts/deps.sh vllm && scripts/vllm.sh
 check-vllm: vllm	## prefill and decode of that vLLM, in two servers
 	@build/vllm/venv/bin/python tests/vllm/test.py
+bench-vm: all	## RDMA there, against perftest (TCG: only ratios count)
+	@scripts/deps.sh vm
+	@scripts/vm -- $(B)/mooncake run tests/vm/bench.lua rxe0 rxe1
 bench: all tests	## measure against plain sockets, memcpy and others
 	@scripts/deps.sh bench
 	@bad=0; for b in bench sim policies index; do \
@@ -183,7 +186,7 @@ clean:	## remove what was built
 help:	## this list
 	@sed -n 's/^\([a-z-]*\):.*	## /  \1	/p' Makefile | expand -t 15
 
-.PHONY: all lib dist wheel tests replay install demo check check-vm vllm check-vllm test bench bench-p2p bench-peers paper soak fuzz flags clean help
+.PHONY: all lib dist wheel tests replay install demo check check-vm bench-vm vllm check-vllm test bench bench-p2p bench-peers paper soak fuzz flags clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TE_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)

@@ -55,6 +55,7 @@ kmod: which modules the kernel needs
 xz-utils: unpacks the kernel
 iproute2: makes RDMA devices (rdma link)
 ibverbs-providers: the driver of those
+perftest: what RDMA is measured against
 util-linux: processes with fewer rights (setpriv)'
 vllm_list='
 python3: runs vLLM

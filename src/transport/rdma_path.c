@@ -535,13 +535,17 @@ int mc_rdma_poll(struct mc_path *base, struct mc_slice **out, int max)
 	if (base->err)
 		return 0;
 	do {
-		n = path_take(p, out, max);
+		/* What ended without a request of its own, or had no place. */
+		if (p->head != p->next)
+			n = path_take(p, out, max);
 		while (n < max && path_reap(p, &refused)) {
 			n += path_take(p, out + n, max - n);
-			if (refused)
+			if (refused) {
 				path_refused(p);
-			n += path_take(p, out + n, max - n);
-			path_push(p);
+				n += path_take(p, out + n, max - n);
+			}
+			if (p->waiting)
+				path_push(p);
 		}
 	} while (!n && !base->err && path_arm(p));
 	if (!n && !base->err)

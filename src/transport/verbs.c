@@ -1,8 +1,8 @@
 /*
  * verbs.c - libibverbs by dlopen, and the devices that it finds; see verbs.h.
  *
- * What the public Mooncake's environment says holds here too: MC_IB_PORT and
- * MC_GID_INDEX (or NCCL_IB_GID_INDEX).
+ * What the public Mooncake's environment says holds here too: MC_IB_PORT,
+ * MC_MTU and MC_GID_INDEX (or NCCL_IB_GID_INDEX).
  */
 #include "verbs.h"
 
@@ -230,8 +230,10 @@ int mc_verbs_port(const struct verbs_dev *d, struct verbs_port *out)
 	*out = (struct verbs_port){
 		.num = d->port, .up = a.state == IBV_PORT_ACTIVE,
 		.ethernet = a.link_layer == IBV_LINK_LAYER_ETHERNET,
-		.mtu = 128 << a.active_mtu, .lid = a.lid, .bw = verbs_bw(&a),
+		.mtu = mc_verbs_env("MC_MTU", 256, 4096, 4096),
+		.lid = a.lid, .bw = verbs_bw(&a),
 	};
+	out->mtu = mc_min(out->mtu, 128 << a.active_mtu);
 	return verbs_gids(d, out);
 }
 
