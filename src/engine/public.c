@@ -196,7 +196,7 @@ static int public_read(struct mc_registry *reg, const char *kind,
 	int64_t n = mc_record_key(kind, name, key);
 
 	if (!n)
-		n = mc_record_read(reg, key, json, &version);
+		n = mc_registry_read(reg, key, json, &version);
 	if (n < 0)
 		return n;
 	*len = n;

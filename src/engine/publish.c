@@ -44,7 +44,7 @@ static int publish_place_is(struct publish *p, const char *key)
 	char *now = NULL;
 	char addr[MC_ADDR_MAX];
 	uint64_t version;
-	int64_t len = mc_record_read(p->r, key, &now, &version);
+	int64_t len = mc_registry_read(p->r, key, &now, &version);
 	int r = len < 0 ? len : mc_v1_place_decode(now, len, addr);
 
 	free(now);

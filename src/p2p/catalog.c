@@ -232,16 +232,12 @@ static int64_t catalog_names(char *text)
 int64_t mc_p2p_list(struct mc_p2p *p, const char *prefix, char *out,
 		    uint64_t size)
 {
-	char key[P2P_KEY_MAX], *text;
-	int64_t len, room;
+	char key[P2P_KEY_MAX], *text = NULL;
+	int64_t len;
 
 	snprintf(key, sizeof(key), "%s%s", catalog_top, prefix ? prefix : "");
 	pthread_mutex_lock(&p->reg_lock);
-	/* The second look may find more than the first; then these are told. */
-	room = mc_registry_list(p->reg, key, NULL, 0);
-	text = room < 0 ? NULL : calloc(1, room + 2);
-	len = text ? mc_registry_list(p->reg, key, text, room + 1) :
-	      room < 0 ? room : mc_err(-ENOMEM, "out of memory");
+	len = mc_registry_names(p->reg, key, &text);
 	pthread_mutex_unlock(&p->reg_lock);
 	if (len >= 0)
 		len = catalog_names(text);

@@ -495,34 +495,6 @@ int p2p_key(const char *name, char key[P2P_KEY_MAX])
 	return 0;
 }
 
-/* The value of @key, to be freed. */
-static int64_t p2p_value(struct mc_registry *reg, const char *key, char **out,
-			 uint64_t *version)
-{
-	uint64_t size = 65536;
-	char *text = NULL, *grown;
-	int64_t len;
-
-	/* It may have grown between two looks at it. */
-	for (;;) {
-		grown = realloc(text, size);
-		if (!grown) {
-			free(text);
-			return mc_err(-ENOMEM, "out of memory");
-		}
-		text = grown;
-		len = mc_registry_get(reg, key, text, size, version);
-		if (len < 0 || (uint64_t)len < size)
-			break;
-		size = len + 1;
-	}
-	if (len < 0)
-		free(text);
-	else
-		*out = text;
-	return len;
-}
-
 int p2p_record_fetch(struct mc_registry *reg, const char *name,
 		     struct p2p_record *r, uint64_t *version)
 {
@@ -532,7 +504,7 @@ int p2p_record_fetch(struct mc_registry *reg, const char *name,
 
 	if (ret < 0)
 		return ret;
-	len = p2p_value(reg, key, &json, version);
+	len = mc_registry_read(reg, key, &json, version);
 	if (len == -ENOENT)
 		return mc_err(-ENOENT, "no object '%.200s'", name);
 	if (len < 0)

@@ -16,6 +16,7 @@
 #include "../base/clock.h"
 #include "../base/err.h"
 #include "../base/util.h"
+#include "../registry/registry.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -118,26 +119,11 @@ bool p2p_member_parse(const char *key, size_t len, uint32_t *hash,
 static int64_t scout_keys(struct mc_registry *reg, const char *prefix,
 			  char **out)
 {
-	uint64_t size = 16384, n = 0;
-	char *text = NULL, *grown;
-	int64_t len;
+	char *text = NULL;
+	int64_t len = mc_registry_names(reg, prefix, &text), n = 0;
 
-	for (;;) {
-		grown = realloc(text, size);
-		if (!grown) {
-			free(text);
-			return mc_err(-ENOMEM, "out of memory");
-		}
-		text = grown;
-		len = mc_registry_list(reg, prefix, text, size);
-		if (len < 0 || (uint64_t)len < size)
-			break;
-		size = 2 * len;
-	}
-	if (len < 0) {
-		free(text);
+	if (len < 0)
 		return len;
-	}
 	for (const char *s = text; *s; s++)
 		n += *s == '\n';
 	if (len && text[len - 1] != '\n')

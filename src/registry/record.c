@@ -313,38 +313,11 @@ int mc_record_publish(struct mc_registry *reg, const struct mc_record *r,
 	return ret;
 }
 
-int64_t mc_record_read(struct mc_registry *reg, const char *key, char **out,
-		       uint64_t *version)
-{
-	uint64_t size = 4096;
-	char *text = NULL, *grown;
-	int64_t len;
-
-	/* It may have grown between two looks at it. */
-	for (;;) {
-		grown = realloc(text, size);
-		if (!grown) {
-			free(text);
-			return mc_err(-ENOMEM, "out of memory");
-		}
-		text = grown;
-		len = mc_registry_get(reg, key, text, size, version);
-		if (len < 0 || (uint64_t)len < size)
-			break;
-		size = len + 1;
-	}
-	if (len < 0)
-		free(text);
-	else
-		*out = text;
-	return len;
-}
-
 static int record_fetch(struct mc_registry *reg, const char *name,
 			const char *key, struct mc_record *r, uint64_t *version)
 {
 	char *json = NULL;
-	int64_t len = mc_record_read(reg, key, &json, version);
+	int64_t len = mc_registry_read(reg, key, &json, version);
 	int ret;
 
 	if (len == -ENOENT)

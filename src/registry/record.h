@@ -43,10 +43,6 @@ enum { MC_RECORD_KEY_MAX = 2 * MC_NAME_MAX + 32 };
 int mc_record_key(const char *kind, const char *name,
 		  char key[MC_RECORD_KEY_MAX]);
 
-/* The value of @key, which the caller frees, and its length. */
-int64_t mc_record_read(struct mc_registry *reg, const char *key, char **out,
-		       uint64_t *version);
-
 /* Take the record back, unless another epoch has replaced it (-ESTALE). */
 int mc_record_withdraw(struct mc_registry *reg, const char *name,
 		       uint64_t epoch);

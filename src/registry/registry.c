@@ -189,19 +189,45 @@ static int64_t registry_give(const struct mc_registry *r, char *out,
 	return r->text.len;
 }
 
-int64_t mc_registry_get(struct mc_registry *r, const char *key, char *out,
-			uint64_t size, uint64_t *version)
+/* A copy of the whole answer, for the caller to free. */
+static int64_t registry_copy(const struct mc_registry *r, char **out)
+{
+	char *text = malloc(r->text.len + 1);
+
+	if (!text)
+		return mc_err(-ENOMEM, "out of memory");
+	registry_give(r, text, r->text.len + 1);
+	*out = text;
+	return r->text.len;
+}
+
+static int registry_get(struct mc_registry *r, const char *key,
+			uint64_t *version)
 {
 	uint64_t found = 0;
 	int ret = registry_check_key(key);
 
 	if (!ret)
 		ret = r->backend->get(r->ctx, key, registry_text(r), &found);
-	if (ret < 0)
-		return ret;
-	if (version)
+	if (!ret && version)
 		*version = found;
-	return registry_give(r, out, size);
+	return ret;
+}
+
+int64_t mc_registry_get(struct mc_registry *r, const char *key, char *out,
+			uint64_t size, uint64_t *version)
+{
+	int ret = registry_get(r, key, version);
+
+	return ret < 0 ? ret : registry_give(r, out, size);
+}
+
+int64_t mc_registry_read(struct mc_registry *r, const char *key, char **out,
+			 uint64_t *version)
+{
+	int ret = registry_get(r, key, version);
+
+	return ret < 0 ? ret : registry_copy(r, out);
 }
 
 int mc_registry_put(struct mc_registry *r, const char *key, const char *value,
@@ -236,14 +262,28 @@ int mc_registry_del_if(struct mc_registry *r, const char *key, uint64_t version)
 	return ret < 0 ? ret : r->backend->del(r->ctx, key, &version);
 }
 
-int64_t mc_registry_list(struct mc_registry *r, const char *prefix, char *out,
-			 uint64_t size)
+static int registry_list(struct mc_registry *r, const char *prefix)
 {
 	int ret = registry_check_prefix(&prefix);
 
-	if (!ret)
-		ret = r->backend->list(r->ctx, prefix, registry_text(r));
+	return ret < 0 ? ret :
+	       r->backend->list(r->ctx, prefix, registry_text(r));
+}
+
+int64_t mc_registry_list(struct mc_registry *r, const char *prefix, char *out,
+			 uint64_t size)
+{
+	int ret = registry_list(r, prefix);
+
 	return ret < 0 ? ret : registry_give(r, out, size);
+}
+
+int64_t mc_registry_names(struct mc_registry *r, const char *prefix,
+			  char **out)
+{
+	int ret = registry_list(r, prefix);
+
+	return ret < 0 ? ret : registry_copy(r, out);
 }
 
 int mc_registry_watch(struct mc_registry *r, const char *prefix,

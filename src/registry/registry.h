@@ -82,6 +82,13 @@ void mc_registry_set_times(struct mc_registry *r, int total_ms,
 int mc_registry_del_if(struct mc_registry *r, const char *key,
 		       uint64_t version);
 
+/* As mc_registry_get() and mc_registry_list(), whole, in memory that the caller
+ * frees. */
+int64_t mc_registry_read(struct mc_registry *r, const char *key, char **out,
+			 uint64_t *version);
+int64_t mc_registry_names(struct mc_registry *r, const char *prefix,
+			  char **out);
+
 /* As the backend's: begin with *version 0, list, then go on. Returns how many
  * changes there are; take them by mc_registry_change(), before the next call on
  * @r. */
