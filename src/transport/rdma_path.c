@@ -86,15 +86,6 @@ static int path_memory(struct rdma_path *p)
 
 /* ---- failure -------------------------------------------------------- */
 
-static void path_fail_with(struct rdma_path *p, int err)
-{
-	if (p->base.err)
-		return;
-	mc_copy(p->base.why, mc_errmsg());
-	/* Others look at this without the lock. */
-	__atomic_store_n(&p->base.err, err, __ATOMIC_RELEASE);
-}
-
 /* Which end is at fault, in the words that the engine counts by. */
 static const char *path_cause(enum ibv_wc_status status)
 {
@@ -117,7 +108,7 @@ static void path_broken(struct rdma_path *p, const struct ibv_wc *wc)
 	mc_err(-ECONNRESET, "%s -> %s: %s%s", p->dev->v.name,
 	       p->base.remote_dev, path_cause(wc->status),
 	       mc_verbs.wc_status_str(wc->status));
-	path_fail_with(p, -ECONNRESET);
+	mc_path_fail(&p->base, -ECONNRESET);
 }
 
 /* ---- what ends ------------------------------------------------------ */
@@ -183,7 +174,7 @@ static void path_read_keys(struct rdma_path *p, void *to, uint32_t len,
 	if (!r)
 		return;
 	mc_syserr(-r, "local device %s: posting", p->dev->v.name);
-	path_fail_with(p, -r);
+	mc_path_fail(&p->base, -r);
 }
 
 static void path_ask_root(struct rdma_path *p)
@@ -383,7 +374,7 @@ static void path_push(struct rdma_path *p)
 			if (r) {
 				mc_syserr(-r, "local device %s: posting",
 					  p->dev->v.name);
-				path_fail_with(p, -r);
+				mc_path_fail(&p->base, -r);
 			}
 		} else if (want && p->posted - p->done < p->end.depth &&
 			   !path_ring_full(p)) {
@@ -456,7 +447,7 @@ static bool path_reap(struct rdma_path *p, bool *refused)
 	if (n < 0) {
 		mc_err(-EIO, "local device %s: its completion queue cannot be "
 		       "read", p->dev->v.name);
-		path_fail_with(p, -EIO);
+		mc_path_fail(&p->base, -EIO);
 	}
 	p->rung |= n > 0 && p->armed;
 	return n > 0;
@@ -502,7 +493,7 @@ static void path_look(struct rdma_path *p)
 	pthread_mutex_lock(&d->event_lock);
 	mc_err(-ENETDOWN, "local device %s: %s", d->v.name, d->fault);
 	pthread_mutex_unlock(&d->event_lock);
-	path_fail_with(p, -ENETDOWN);
+	mc_path_fail(&p->base, -ENETDOWN);
 }
 
 /* Have the channel tell what comes next: true if it was asked only now, so that
@@ -584,7 +575,7 @@ bool mc_rdma_path_retire(struct rdma_path *p)
 	if (p->base.err || p->waiting || p->head != p->next)
 		return false;
 	mc_err(-ECONNRESET, "%s: another path took its place", p->dev->v.name);
-	path_fail_with(p, -ECONNRESET);
+	mc_path_fail(&p->base, -ECONNRESET);
 	/* The channel stays, for those who sleep on it. */
 	mc_verbs.destroy_qp(p->end.qp);
 	p->end.qp = NULL;
@@ -603,7 +594,7 @@ void mc_rdma_abort(struct mc_path *base, uint64_t deadline_ns)
 		writes |= s && s->op == MC_WRITE;
 	}
 	mc_err(-ECANCELED, "%s: connection given up", p->base.remote_dev);
-	path_fail_with(p, -ECANCELED);
+	mc_path_fail(&p->base, -ECANCELED);
 	mc_rdma_end_stop(&p->end, p->done == p->posted ? 0 : p->posted,
 			 mc_min(soon, deadline_ns));
 	/* What is still on its way in the network is for an end that no longer

@@ -190,15 +190,6 @@ static void tcp_disconnect(struct mc_path *base)
 
 /* ---- failure -------------------------------------------------------- */
 
-static void tcp_fail(struct tcp_path *p, int err)
-{
-	if (p->base.err)
-		return;
-	mc_copy(p->base.why, mc_errmsg());
-	/* Others look at this without the lock. */
-	__atomic_store_n(&p->base.err, err, __ATOMIC_RELEASE);
-}
-
 /* One try: true when asking again is of no use. */
 static bool tcp_ask_fence(struct tcp_path *p, const struct wire_dial *d)
 {
@@ -243,7 +234,7 @@ static void tcp_abort(struct mc_path *base, uint64_t deadline_ns)
 		writes |= s->op == MC_WRITE;
 	writes |= p->sending && p->tx_off && p->sending->op == MC_WRITE;
 	mc_err(-ECANCELED, "%s: connection given up", p->peer.addr);
-	tcp_fail(p, -ECANCELED);
+	mc_path_fail(&p->base, -ECANCELED);
 	mc_stream_reset(&p->s);
 	p->base.fd = -1;
 	if (writes)
@@ -327,7 +318,7 @@ static int tcp_post(struct mc_path *base, struct mc_slice *const *slices,
 	}
 	r = tcp_send(p);
 	if (r < 0)
-		tcp_fail(p, r);
+		mc_path_fail(&p->base, r);
 	return n;
 }
 
@@ -436,7 +427,7 @@ static int tcp_poll(struct mc_path *base, struct mc_slice **out, int max)
 			break;
 	}
 	if (r < 0)
-		tcp_fail(p, r);
+		mc_path_fail(&p->base, r);
 	if (p->rx.total != before)
 		base->progress++;
 	else if (!n && p->head)

@@ -136,6 +136,10 @@ struct mc_transport {
 	int (*poll)(struct mc_path *path, struct mc_slice **out, int max);
 };
 
+/* A path is dead, for the reason that mc_errmsg() gives: the first one counts.
+ * Under its lock. */
+void mc_path_fail(struct mc_path *path, int err);
+
 /* Best first; ends with NULL. The index is the transport's id. */
 extern const struct mc_transport *const mc_transports[];
 

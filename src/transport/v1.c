@@ -149,15 +149,6 @@ static void v1_disconnect(struct mc_path *base)
 
 /* ---- failure --------------------------------------------------------- */
 
-static void v1_fail(struct v1_path *p, int err)
-{
-	if (p->base.err)
-		return;
-	mc_copy(p->base.why, mc_errmsg());
-	/* Others look at this without the lock. */
-	__atomic_store_n(&p->base.err, err, __ATOMIC_RELEASE);
-}
-
 /* Until the peer hangs up: what it says until then is of no use. One that has
  * never said anything is not waited for as long: it is likely to be frozen, and
  * who asked is to hear so within a second. */
@@ -193,7 +184,7 @@ static void v1_abort(struct mc_path *base, uint64_t deadline_ns)
 			break;
 	}
 	mc_err(-ECANCELED, "%s: connection given up", p->base.remote_dev);
-	v1_fail(p, -ECANCELED);
+	mc_path_fail(&p->base, -ECANCELED);
 	if (writes && !v1_drain(p, deadline_ns))
 		mc_log(MC_INFO, "v1", "%s: no word on what was in flight",
 		       p->base.remote_dev);
@@ -418,7 +409,7 @@ static int v1_recv(struct v1_path *p, struct mc_slice **out)
 	if (r < 0) {
 		mc_err(-ESTALE, "%s refused a request, and hangs up",
 		       p->name);
-		v1_fail(p, -ESTALE);
+		mc_path_fail(&p->base, -ESTALE);
 	}
 	v1_take(p, r < 0 ? r : 0, out);
 	return 1;
@@ -470,7 +461,7 @@ static int v1_poll(struct mc_path *base, struct mc_slice **out, int max)
 		r = mc_err(-ECONNRESET, "%s takes no more",
 			   p->base.remote_dev);
 	if (r < 0)
-		v1_fail(p, r);
+		mc_path_fail(&p->base, r);
 	if (p->rx.total != before)
 		base->progress++;
 	else if (!n && p->head)
