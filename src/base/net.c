@@ -9,6 +9,7 @@
 #include "util.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -107,6 +108,26 @@ int mc_net_listen(const char *addr, int *fd, char actual[MC_ADDR_MAX])
 	*fd = r;
 	mc_net_local_name(r, actual);
 	return 0;
+}
+
+int mc_net_spare(void)
+{
+	return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+int mc_net_accept(int listen_fd, int *spare)
+{
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int err = errno;
+
+	if (fd >= 0)
+		return fd;
+	if (err == EMFILE || err == ENFILE) {
+		close(*spare);
+		close(accept(listen_fd, NULL, NULL));
+		*spare = mc_net_spare();
+	}
+	return -err;
 }
 
 /* ---- unix sockets --------------------------------------------------- */

@@ -62,6 +62,13 @@ int mc_net_listen(const char *addr, int *fd, char actual[MC_ADDR_MAX]);
 /* Listen at an abstract unix name (no file, gone with the process). */
 int mc_net_listen_unix(const char *name, int *fd);
 
+/* The next connection that waits at @listen_fd: its descriptor, or -errno,
+ * -EAGAIN if there is none. -EMFILE or -ENFILE: out of descriptors it was
+ * refused, since one that waits would wake us for ever; *@spare, any
+ * descriptor, was given up for that and opened again. */
+int mc_net_accept(int listen_fd, int *spare);
+int mc_net_spare(void);
+
 /* Connect to any address of @addr's host. With @dev, an interface, from there:
  * bound to its address and, where the kernel lets us and the peer is not on
  * this host, to the interface itself. -EINVAL the address is malformed,

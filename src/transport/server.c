@@ -11,7 +11,6 @@
 #include "../base/util.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,25 +149,20 @@ static void serve_add(struct mc_server *s, int fd, bool is_unix)
 	}
 }
 
-/* Out of descriptors: a connection that waits would wake us for ever. */
-static void serve_refuse(struct mc_server *s, int listen_fd)
+static void serve_refused(struct mc_server *s)
 {
 	mc_log(MC_WARN, "serve", "out of file descriptors: connection refused "
 	       "(raise ulimit -n)");
-	close(s->spare_fd);
-	close(accept(listen_fd, NULL, NULL));
-	s->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	mc_host_rejected(s->host);
 }
 
 static void serve_accept(struct mc_server *s, int listen_fd, bool is_unix)
 {
 	for (int i = 0; i < SERVE_STEPS; i++) {
-		int fd = accept4(listen_fd, NULL, NULL,
-				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = mc_net_accept(listen_fd, &s->spare_fd);
 
-		if (fd < 0 && (errno == EMFILE || errno == ENFILE))
-			serve_refuse(s, listen_fd);
+		if (fd == -EMFILE || fd == -ENFILE)
+			serve_refused(s);
 		if (fd < 0)
 			return;
 		if (mc_server_connections(s) >= SERVE_MAX) {
@@ -364,7 +358,7 @@ int mc_server_open(struct mc_server **out, struct mc_host *h,
 	s->tcp.fd = s->local.fd = -1;
 	s->timer = (struct mc_event){ serve_on_timer,
 		timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK) };
-	s->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	s->spare_fd = mc_net_spare();
 	pthread_mutex_init(&s->lock, NULL);
 	r = serve_listen(s, addr, unix_name);
 	if (r < 0) {

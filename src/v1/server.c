@@ -17,7 +17,6 @@
 #include "../base/util.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -287,14 +286,10 @@ void mc_v1_server_take(struct mc_v1_server *s, int fd, const void *first,
 
 /* ---- accepting ------------------------------------------------------- */
 
-/* Out of descriptors: a connection that waits would wake us for ever. */
-static void v1serve_refuse(struct mc_v1_server *s, int listen_fd)
+static void v1serve_refused(struct mc_v1_server *s)
 {
 	mc_log(MC_WARN, "v1", "out of file descriptors: connection refused "
 	       "(raise ulimit -n)");
-	close(s->spare_fd);
-	close(accept(listen_fd, NULL, NULL));
-	s->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	mc_host_rejected(s->host);
 }
 
@@ -305,12 +300,11 @@ static void v1serve_on_data(struct mc_event *ev, uint32_t events)
 
 	(void)events;
 	for (int i = 0; i < V1SERVE_STEPS; i++) {
-		int fd = accept4(ev->fd, NULL, NULL,
-				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = mc_net_accept(ev->fd, &s->spare_fd);
 		struct v1_conn *c = NULL;
 
-		if (fd < 0 && (errno == EMFILE || errno == ENFILE))
-			v1serve_refuse(s, ev->fd);
+		if (fd == -EMFILE || fd == -ENFILE)
+			v1serve_refused(s);
 		if (fd < 0)
 			return;
 		mc_net_tune(fd);
@@ -442,7 +436,7 @@ int mc_v1_server_open(struct mc_v1_server **out, struct mc_host *h,
 	s->data.fd = -1;
 	s->timer = (struct mc_event){ v1serve_on_timer,
 		timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK) };
-	s->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	s->spare_fd = mc_net_spare();
 	pthread_mutex_init(&s->lock, NULL);
 	r = v1serve_listen(s, host);
 	if (r < 0) {
