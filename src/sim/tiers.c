@@ -41,12 +41,6 @@ void tiers_close(struct sim_inst *x)
 	mc_cache_close(x->ssd);
 }
 
-static bool tiers_has(const struct sim_inst *x, uint64_t id)
-{
-	return mc_cache_has(x->dram, id) ||
-		(x->ssd && mc_cache_has(x->ssd, id));
-}
-
 /* How many leading blocks of @r are here, and how many of them on SSD only. */
 uint32_t tiers_prefix(const struct sim_inst *x, const struct sim_req *r,
 		      uint32_t *on_ssd)
@@ -159,9 +153,10 @@ void tiers_store(struct mc_sim *s, struct sim_inst *x, const struct sim_req *r,
 	uint32_t i;
 
 	for (i = from; x->dram && i < to && !s->err; i++) {
-		bool had = tiers_has(x, r->blocks[i]);
 		uint64_t evicted;
 		int did = mc_cache_touch(x->dram, r->blocks[i], i, &evicted);
+		bool had = did == MC_CACHE_HIT ||
+			(x->ssd && mc_cache_has(x->ssd, r->blocks[i]));
 
 		sim_check(s, did);
 		if (did == MC_CACHE_EVICTED)
