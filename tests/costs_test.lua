@@ -6,6 +6,7 @@ local C = require "mooncake.ffi"
 local costs = require "mooncake.costs"
 local lru = require "mooncake.lru"
 local trace = require "mooncake.trace"
+local util = require "mooncake.util"
 
 local PUBLIC = "../shared/traces/conversation_trace.jsonl"
 local NAMES = { "prefill_s", "prefill_token_s", "prefill_pair_s", "decode_s",
@@ -37,9 +38,7 @@ end
 
 local function written(text)
    local path = test.tmpdir() .. "/profile.csv"
-   local f = assert(io.open(path, "w"))
-   f:write(text)
-   f:close()
+   assert(util.write_file(path, text))
    return path
 end
 

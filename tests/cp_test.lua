@@ -6,22 +6,15 @@ local ends = require "mooncake.ends"
 local fs = require "mooncake.fs"
 local mooncake = require "mooncake"
 local proc = require "mooncake.proc"
+local util = require "mooncake.util"
 
 local tests = {}
 
 local function write_file(path, text)
-   local f = assert(io.open(path, "w"))
-   f:write(text)
-   f:close()
+   assert(util.write_file(path, text))
 end
 
-local function read_file(path)
-   local f = io.open(path)
-   if not f then return nil end
-   local text = f:read "*a"
-   f:close()
-   return text
-end
+local read_file = util.read_file
 
 -- Bytes that differ from place to place, and do not compress into luck.
 local function bytes(n, seed)

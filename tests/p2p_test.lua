@@ -4,6 +4,7 @@ local files = require "mooncake.p2p.files"
 local json = require "mooncake.json"
 local mooncake = require "mooncake"
 local proc = require "mooncake.proc"
+local util = require "mooncake.util"
 
 local tests = {}
 
@@ -101,9 +102,7 @@ local function fill_file(path, n)
    local e = assert(mooncake.open { listen = "none" })
    local b = assert(e:alloc(n))
    b:fill(5)
-   local f = assert(io.open(path, "w"))
-   f:write(b:string())
-   f:close()
+   assert(util.write_file(path, b:string()))
    e:close()
 end
 

@@ -9,6 +9,7 @@ local costs = require "mooncake.costs"
 local load = require "mooncake.load"
 local policy = require "mooncake.policy"
 local sim = require "mooncake.sim"
+local util = require "mooncake.util"
 
 local COST = { prefill_token_s = 1e-3, decode_s = 0.01, decode_seq_s = 1e-3,
                decode_token_s = 1e-6, kv_bytes_token = 1 }
@@ -47,9 +48,7 @@ end
 
 local function file(text)
    local path = test.tmpdir() .. "/my.lua"
-   local f = assert(io.open(path, "w"))
-   f:write(text)
-   f:close()
+   assert(util.write_file(path, text))
    return path
 end
 

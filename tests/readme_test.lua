@@ -12,6 +12,7 @@ local ffi = require "ffi"
 local embedded = require "mooncake.embedded"
 local mooncake = require "mooncake"
 local proc = require "mooncake.proc"
+local util = require "mooncake.util"
 
 local ROOT = proc.run { "sh", "-c", 'cd "$1/.." && pwd', "sh", test.dir }:gsub("\n$", "")
 local SECONDS = 120
@@ -19,10 +20,7 @@ local SECONDS = 120
 local tests = {}
 
 local function read_file(path)
-   local f = assert(io.open(path))
-   local text = f:read "*a"
-   f:close()
-   return text
+   return assert(util.read_file(path))
 end
 
 -- ---- reading ------------------------------------------------------------

@@ -4,6 +4,7 @@
 local eval = require "mooncake.eval"
 local mooncake = require "mooncake"
 local proc = require "mooncake.proc"
+local util = require "mooncake.util"
 
 local tests = {}
 
@@ -218,9 +219,7 @@ local function node_with_key(args)
    local dir = test.tmpdir()
    local key, other = dir .. "/key", dir .. "/other"
    for _, path in ipairs { key, other } do
-      local f = assert(io.open(path, "w"))
-      f:write(path, " is a secret of some length")
-      f:close()
+      assert(util.write_file(path, path .. " is a secret of some length"))
       os.execute("chmod 600 " .. path)
    end
    local argv = { "mooncake", "serve", "--quiet", "--allow-repl", "--key", key,

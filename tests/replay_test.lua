@@ -8,6 +8,7 @@ local json = require "mooncake.json"
 local mooncake = require "mooncake"
 local proc = require "mooncake.proc"
 local wire = require "replay.wire"
+local util = require "mooncake.util"
 
 local SMALL = "traces/small.jsonl"
 local PUBLIC = "../shared/traces/conversation_trace.jsonl"
@@ -79,9 +80,7 @@ end
 
 local function temp(text)
    local path = test.tmpdir() .. "/trace.jsonl"
-   local f = assert(io.open(path, "w"))
-   f:write(text)
-   f:close()
+   assert(util.write_file(path, text))
    return path
 end
 

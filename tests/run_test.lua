@@ -2,14 +2,13 @@
 -- examples, which run as they stand.
 
 local proc = require "mooncake.proc"
+local util = require "mooncake.util"
 
 local tests = {}
 
 local function run(text, ...)
    local path = test.tmpdir() .. "/script.lua"
-   local f = assert(io.open(path, "w"))
-   f:write(text)
-   f:close()
+   assert(util.write_file(path, text))
    local argv = { proc.exe(), "run", path, stderr = "stdout" }
    for _, a in ipairs { ... } do argv[#argv + 1] = a end
    return proc.run(argv)

@@ -11,6 +11,7 @@ local load = require "mooncake.load"
 local policy = require "mooncake.policy"
 local proc = require "mooncake.proc"
 local sim = require "mooncake.sim"
+local util = require "mooncake.util"
 
 local t = {}
 
@@ -22,17 +23,12 @@ local function line(at_ms, input, output, ids)
 end
 
 local function write(path, text)
-   local f = assert(io.open(path, "w"))
-   f:write(text)
-   f:close()
+   assert(util.write_file(path, text))
    return path
 end
 
 local function read(path)
-   local f = assert(io.open(path))
-   local text = f:read "*a"
-   f:close()
-   return text
+   return assert(util.read_file(path))
 end
 
 -- n requests, one each @gap_ms: of every four one has the same two blocks, the others

@@ -4,6 +4,7 @@
 local json = require "mooncake.json"
 local statistics = require "mooncake.trace.statistics"
 local trace = require "mooncake.trace"
+local util = require "mooncake.util"
 
 local SMALL = "traces/small.jsonl"
 local PUBLIC = "../shared/traces/conversation_trace.jsonl"
@@ -19,9 +20,7 @@ local TINY = [[
 
 local function with_file(text, fn, suffix)
    local path = os.tmpname() .. (suffix or "")
-   local f = assert(io.open(path, "w"))
-   f:write(text)
-   f:close()
+   assert(util.write_file(path, text))
    local ok, why = pcall(fn, path)
    os.remove(path)
    if not ok then error(why, 0) end

@@ -4,14 +4,13 @@ local ffi = require "ffi"
 local lru = require "mooncake.lru"
 local trace = require "mooncake.trace"
 local tracegen = require "mooncake.tracegen"
+local util = require "mooncake.util"
 
 local SMALL = "traces/small.jsonl"
 
 local function file_of(text)
    local path = os.tmpname()
-   local f = assert(io.open(path, "w"))
-   f:write(text)
-   f:close()
+   assert(util.write_file(path, text))
    return path
 end
 

@@ -3,6 +3,7 @@
 local like = require "mooncake.tracegen_like"
 local trace = require "mooncake.trace"
 local tracegen = require "mooncake.tracegen"
+local util = require "mooncake.util"
 
 local SMALL = "traces/small.jsonl"
 local AZURE = "../shared/traces/azure_llm_2023_code.csv"
@@ -23,9 +24,7 @@ end
 
 local function file_of(text)
    local path = test.tmpdir() .. "/trace.jsonl"
-   local f = assert(io.open(path, "w"))
-   f:write(text)
-   f:close()
+   assert(util.write_file(path, text))
    return path
 end
 

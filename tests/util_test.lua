@@ -97,4 +97,20 @@ function t.a_user_error_is_a_table()
    test.eq({ util.check(1, 2, 3) }, { 1, 2, 3 })
 end
 
+function t.files_are_read_and_written_whole()
+   local path = test.tmpdir() .. "/file"
+   test.eq(util.write_file(path, "a\0b\n"), true)
+   test.eq(util.read_file(path), "a\0b\n")
+   local text, why = util.read_file(path .. "/none")
+   test.eq(text, nil)
+   assert(why:find(path, 1, true), why)
+   local ok
+   ok, why = util.write_file("/dev/full", "x")
+   test.eq(ok, nil)
+   assert(why:find("/dev/full: ", 1, true), why)
+   text, why = util.read_file "/"
+   test.eq(text, nil)
+   assert(why:find("directory", 1, true), why)
+end
+
 return t

@@ -23,6 +23,7 @@
 --   plot.save(path, page)            -- .svg: the charts of a page; .html: the page
 
 local axis = require "mooncake.plot_axis"
+local util = require "mooncake.util"
 
 local M = { formats = axis.formats }
 
@@ -131,12 +132,7 @@ function M.save(path, spec)
    else
       return nil, path .. ": a plot is a file .svg or .html"
    end
-   local f, why = io.open(path, "w")
-   if not f then return nil, why end
-   local ok, failed = f:write(text)
-   if ok then ok, failed = f:close() end
-   if not ok then return nil, path .. ": " .. failed end
-   return true
+   return util.write_file(path, text)
 end
 
 return M

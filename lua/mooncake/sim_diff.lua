@@ -74,10 +74,8 @@ end
 
 -- The results in a file: those of a sweep, or the only one.
 function diff.read(path)
-   local f, why = io.open(path)
-   if not f then return nil, why end
-   local text = f:read "*a"
-   f:close()
+   local text, why = util.read_file(path)
+   if not text then return nil, why end
    local t
    t, why = json.decode(text)
    if not t then return nil, path .. ": " .. why end

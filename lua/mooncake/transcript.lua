@@ -3,6 +3,7 @@
 
 local ffi = require "ffi"
 local proc = require "mooncake.proc"
+local util = require "mooncake.util"
 
 ffi.cdef [[
 int mcl_regcomp(void *re, const char *pattern, int flags) __asm__("regcomp");
@@ -78,18 +79,10 @@ end
 
 -- ---- running ---------------------------------------------------------------
 
-local function read_file(path)
-   local f, why = io.open(path)
-   if not f then return nil, why end
-   local text = f:read "*a"
-   f:close()
-   return text
-end
+local read_file = util.read_file
 
 local function write_file(path, text)
-   local f = assert(io.open(path, "w"))
-   f:write(text)
-   f:close()
+   assert(util.write_file(path, text))
 end
 
 local function absolute(path)

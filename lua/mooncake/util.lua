@@ -23,6 +23,32 @@ function util.check(ok, why, ...)
    return ok, why, ...
 end
 
+-- ---- whole files -----------------------------------------------------------
+
+-- The text of a file, or nil and why not.
+function util.read_file(path)
+   local f, why = io.open(path)
+   if not f then return nil, why end
+   local text, failed = f:read "*a"
+   f:close()
+   if not text then return nil, path .. ": " .. failed end
+   return text
+end
+
+-- Make a file of a text: true, or nil and why not.
+function util.write_file(path, text)
+   local f, why = io.open(path, "w")
+   if not f then return nil, why end
+   local ok, failed = f:write(text)
+   if ok then
+      ok, failed = f:close()
+   else
+      f:close()
+   end
+   if not ok then return nil, path .. ": " .. failed end
+   return true
+end
+
 -- ---- units -----------------------------------------------------------------
 
 local POWER = { K = 2 ^ 10, M = 2 ^ 20, G = 2 ^ 30, T = 2 ^ 40 }

@@ -231,9 +231,7 @@ os.exit(0)
 
 local function script(text)
    local path = os.tmpname()
-   local f = assert(io.open(path, "w"))
-   f:write(text)
-   f:close()
+   assert(util.write_file(path, text))
    return path
 end
 

@@ -9,6 +9,7 @@
 -- it is missed.
 
 local ffi = require "ffi"
+local bench = require "mooncake.bench"
 local C = require "mooncake.ffi"
 local costs = require "mooncake.costs"
 local json = require "mooncake.json"
@@ -66,11 +67,6 @@ end
 
 -- ---- measuring -------------------------------------------------------------
 
-local function median(list)
-   table.sort(list)
-   return list[math.ceil(#list / 2)]
-end
-
 -- Microseconds of one step(i).
 local function time(step)
    local times, i = {}, 0
@@ -85,7 +81,7 @@ local function time(step)
       times[round] = (os.clock() - start) / n * 1e6
    end
    times[0] = nil             -- compiled in this one
-   return median(times)
+   return bench.median(times)
 end
 
 -- A queue that grows by what is placed and drains, so that decisions differ.

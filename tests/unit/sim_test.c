@@ -95,6 +95,14 @@ static void end_sim(struct mc_sim *s)
 	mc_sim_close(s);
 }
 
+/* Go on until someone is to be placed. */
+static void next_place(struct mc_sim *s, struct mc_sim_event *ev)
+{
+	do
+		assert_int_equal(mc_sim_next(s, ev), 0);
+	while (ev->what != MC_SIM_PLACE);
+}
+
 static const struct place here = { 0, 1, 0 };
 
 /* cmocka compares as float. */
@@ -268,14 +276,10 @@ static void the_index_hears_of_it_late(void **state)
 	next_done(s, here);
 	feed(s, 0.3, 100, 1, 1);
 	feed(s, 0.7, 100, 1, 1);
-	do
-		assert_int_equal(mc_sim_next(s, &ev), 0);
-	while (ev.what != MC_SIM_PLACE);
+	next_place(s, &ev);
 	assert_int_equal(mc_sim_cluster(s)->instances[0].prefix_tokens, 0);
 	assert_int_equal(mc_sim_place(s, 0, 1, 0), 0);
-	do
-		assert_int_equal(mc_sim_next(s, &ev), 0);
-	while (ev.what != MC_SIM_PLACE);
+	next_place(s, &ev);
 	assert_int_equal(mc_sim_cluster(s)->instances[0].prefix_tokens, 100);
 	assert_int_equal(mc_sim_cluster(s)->best_tokens, 100);
 	assert_int_equal(mc_sim_place(s, 0, 1, 0), 0);
@@ -306,9 +310,7 @@ static void flows_share_a_link(void **state)
 	for (i = 1; i < 3; i++) {
 		struct mc_sim_event ev;
 
-		do
-			assert_int_equal(mc_sim_next(s, &ev), 0);
-		while (ev.what != MC_SIM_PLACE);
+		next_place(s, &ev);
 		near(mc_sim_cluster(s)->instances[0].out_Bps, 1e6 / i);
 		assert_int_equal(mc_sim_place(s, i, 3, 0), 0);
 	}
@@ -430,9 +432,7 @@ static void sequences_share_an_iteration(void **state)
 	for (int i = 0; i < 2; i++) {
 		struct mc_sim_event ev;
 
-		do
-			assert_int_equal(mc_sim_next(s, &ev), 0);
-		while (ev.what != MC_SIM_PLACE);
+		next_place(s, &ev);
 		assert_int_equal(mc_sim_place(s, i, 2, i), 0);
 	}
 	/* The first joins at once, the second after the iteration that the
@@ -598,9 +598,7 @@ static void refusals_are_told(void **state)
 	s = open_sim(&o);
 	feed(s, 0, 100, 10, 1);
 	feed(s, 5, 100, 10, 1);
-	do
-		assert_int_equal(mc_sim_next(s, &ev), 0);
-	while (ev.what != MC_SIM_PLACE);
+	next_place(s, &ev);
 	assert_int_equal(mc_sim_next(s, &ev), -EINVAL);
 	assert_int_equal(mc_sim_admit(s), -EINVAL);
 	assert_int_equal(mc_sim_place(s, 1, 1, 0), -EINVAL);
@@ -609,9 +607,7 @@ static void refusals_are_told(void **state)
 	assert_int_equal(mc_sim_refuse(s), 0);
 	assert_int_equal(mc_sim_refuse(s), -EINVAL);
 	assert_int_equal(next_done(s, here)->outcome, MC_SIM_REFUSED);
-	do
-		assert_int_equal(mc_sim_next(s, &ev), 0);
-	while (ev.what != MC_SIM_PLACE);
+	next_place(s, &ev);
 	assert_int_equal(mc_sim_place(s, 0, 1, 0), 0);
 	assert_int_equal(mc_sim_next(s, &ev), 0);
 	if (ev.what == MC_SIM_FEED)
