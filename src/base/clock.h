@@ -60,7 +60,7 @@ static inline bool mc_clock_lock(pthread_mutex_t *m, uint64_t deadline_ns)
  * come soon is waste. So: twice what it has taken lately, if that was short.
  */
 enum {
-	MC_SPIN_SOON_NS = 20000,	/* worth looking for */
+	MC_SPIN_SOON_NS = 50000,	/* worth looking for */
 	MC_SPIN_CAP_NS = 1000000,	/* one long wait ends the looking */
 };
 

@@ -250,19 +250,19 @@ int mc_te_transfer(void *engine, int segment, int opcode, uint64_t n,
 	return r;
 }
 
-int mc_te_transfer_one(void *engine, int segment, int opcode, uint64_t buf,
-		       uint64_t remote, uint64_t len)
+int mc_te_transfer_one(const struct mc_te_piece *p)
 {
-	struct te_engine *te = engine;
+	struct te_engine *te = p->engine;
 	struct mc_req q = {
-		.op = opcode == OPCODE_READ ? MC_READ : MC_WRITE,
-		.buf = (void *)(uintptr_t)buf, .remote = remote, .len = len,
+		.op = p->opcode == OPCODE_READ ? MC_READ : MC_WRITE,
+		.buf = (void *)(uintptr_t)p->buf, .remote = p->remote,
+		.len = p->len,
 	};
 	int r = te_enter(te);
 
 	if (r < 0)
 		return r;
-	q.segment = te_segment(te, segment);
+	q.segment = te_segment(te, p->segment);
 	r = q.segment < 0 ? q.segment :
 	    te_mc(mc_transfer(te->mc, &q, 1, NULL, NULL));
 	te_leave(te);

@@ -44,8 +44,18 @@ int mc_te_transfer(void *engine, int segment, int opcode, uint64_t n,
 		   const uint64_t *bufs, const uint64_t *remotes,
 		   const uint64_t *lens, const char *notify_name,
 		   const char *notify_msg, uint32_t notify_len);
-int mc_te_transfer_one(void *engine, int segment, int opcode, uint64_t buf,
-		       uint64_t remote, uint64_t len);
+
+/* One piece, in one argument: ctypes converts each on its own. */
+struct mc_te_piece {
+	void *engine;
+	int32_t segment;
+	int32_t opcode;
+	uint64_t buf;
+	uint64_t remote;
+	uint64_t len;
+};
+
+int mc_te_transfer_one(const struct mc_te_piece *p);
 
 /* A batch in flight: its id, or 0. mc_te_check(): 0 pending, 1 done, -1 failed;
  * the batch is freed unless pending. */

@@ -9,6 +9,7 @@ CDLL lets go of the interpreter's lock during a call.
 
 import ctypes
 import os
+import struct
 from ctypes import (
     POINTER,
     Structure,
@@ -22,6 +23,10 @@ from ctypes import (
 )
 
 NAME = "libtransfer_engine.so"
+
+
+# struct mc_te_piece.
+pack_piece = struct.Struct("PiiQQQ").pack
 
 
 class Message(Structure):
@@ -50,10 +55,7 @@ _FUNCTIONS = {
         [c_void_p, c_int, c_int, c_uint64, c_void_p, c_void_p, c_void_p]
         + [c_char_p, c_char_p, c_uint32],
     ),
-    "mc_te_transfer_one": (
-        c_int,
-        [c_void_p, c_int, c_int, c_uint64, c_uint64, c_uint64],
-    ),
+    "mc_te_transfer_one": (c_int, [c_char_p]),
     "mc_te_submit": (
         c_uint64,
         [c_void_p, c_int, c_int, c_uint64, c_void_p, c_void_p, c_void_p],

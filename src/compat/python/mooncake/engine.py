@@ -22,6 +22,7 @@ import ctypes
 import enum
 import logging
 import operator
+import struct
 import threading
 import time
 import weakref
@@ -40,6 +41,12 @@ __all__ = [
 ]
 
 _lib = _native.lib
+_piece = _native.pack_piece
+_transfer_one = _lib.mc_te_transfer_one
+
+# A peer that was not opened yet, an engine that is not open, or arguments that
+# are not numbers: what goes the long way, where it is opened or named.
+_NOT_A_PIECE = (KeyError, struct.error)
 _log = logging.getLogger("mooncake.engine")
 
 SUPPORT_CUDA = False
@@ -375,18 +382,13 @@ class TransferEngine:
 
     # ---- transfers of one piece -------------------------------------
 
-    def _one(self, what, target, buffer, remote, length, opcode) -> int:
-        segment = self._segment(what, target)
-        handle = self._handle
-        if segment < 0 or not handle:
-            return -1
-        try:
-            result = _lib.mc_te_transfer_one(
-                handle, segment, opcode, buffer, remote, length
-            )
-        except ctypes.ArgumentError:
-            return self._many(what, target, [buffer], [remote], [length], opcode)
-        return _fail("%s to %s" % (what, target)) if result else 0
+    def _one(self, what, target, buffer, remote, length, opcode, notify=None) -> int:
+        return self._many(
+            what, target, [buffer], [remote], [length], opcode, notify
+        )
+
+    # Written out, and not in terms of each other: each call of a function is a
+    # tenth of the time of a small transfer in shared memory.
 
     def transfer_sync_write(
         self,
@@ -396,14 +398,23 @@ class TransferEngine:
         length: int,
         transport_hint: str = "",
     ) -> int:
-        return self._one(
-            "transfer_sync_write",
-            target_hostname,
-            buffer,
-            peer_buffer_address,
-            length,
-            1,
-        )
+        try:
+            segment = self._segments[target_hostname]
+            piece = _piece(
+                self._handle, segment, 1, buffer, peer_buffer_address, length
+            )
+        except _NOT_A_PIECE:
+            return self._one(
+                "transfer_sync_write",
+                target_hostname,
+                buffer,
+                peer_buffer_address,
+                length,
+                1,
+            )
+        if _transfer_one(piece):
+            return _fail("transfer_sync_write to %s" % target_hostname)
+        return 0
 
     def transfer_sync_read(
         self,
@@ -413,14 +424,23 @@ class TransferEngine:
         length: int,
         transport_hint: str = "",
     ) -> int:
-        return self._one(
-            "transfer_sync_read",
-            target_hostname,
-            buffer,
-            peer_buffer_address,
-            length,
-            0,
-        )
+        try:
+            segment = self._segments[target_hostname]
+            piece = _piece(
+                self._handle, segment, 0, buffer, peer_buffer_address, length
+            )
+        except _NOT_A_PIECE:
+            return self._one(
+                "transfer_sync_read",
+                target_hostname,
+                buffer,
+                peer_buffer_address,
+                length,
+                0,
+            )
+        if _transfer_one(piece):
+            return _fail("transfer_sync_read to %s" % target_hostname)
+        return 0
 
     def transfer_sync(
         self,
@@ -434,12 +454,12 @@ class TransferEngine:
     ) -> int:
         """With notify, the peer has the message when this returns 0. A length
         of 0 sends the message alone."""
-        return self._many(
+        return self._one(
             "transfer_sync",
             target_hostname,
-            [buffer],
-            [peer_buffer_address],
-            [length],
+            buffer,
+            peer_buffer_address,
+            length,
             opcode,
             notify,
         )
