@@ -98,7 +98,8 @@ struct mc_options {
 	int streams;		/* connections per rail; 0: by CPU count */
 	int workers;		/* threads that serve; 0: by CPU count */
 	int spin_us;		/* poll so long before sleeping; 0: only while
-				 * answers come soon; -1: never */
+				 * answers come soon and a CPU is to spare;
+				 * -1: never */
 	int timeout_ms;		/* default deadline; 0: a request fails once
 				 * nothing of it has moved for 900 ms */
 	uint64_t slice_bytes;	/* largest slice; 0: chosen per batch */

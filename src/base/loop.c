@@ -50,7 +50,7 @@ static void loop_end_round(struct mc_loop *l)
 /* Sleep for events, after looking for some without sleeping for a while. */
 static int loop_wait(struct mc_loop *l, struct epoll_event *evs)
 {
-	uint64_t start = mc_clock_ns(), spin = mc_spin_ns(&l->spin);
+	uint64_t start = mc_clock_ns(), spin = mc_spin_ns(&l->spin, start);
 	int n = 0;
 
 	l->asked_ns = start;

@@ -5,7 +5,7 @@
 #ifndef MC_BASE_LOOP_H
 #define MC_BASE_LOOP_H
 
-#include "clock.h"
+#include "spin.h"
 
 #include <pthread.h>
 #include <stdbool.h>

@@ -11,6 +11,7 @@
 #include "../base/err.h"
 #include "../base/loop.h"
 #include "../base/ranges.h"
+#include "../base/spin.h"
 #include "../base/tasks.h"
 #include "../base/util.h"
 #include "../registry/record.h"

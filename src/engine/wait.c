@@ -229,11 +229,12 @@ static bool wait_look(struct waiter *w, short *events, bool drive)
 
 /* Looking for what comes soon is for one thread: several would keep each other,
  * and the peer, from the CPU. */
-static uint64_t wait_spin_ns(struct mc_engine *e, const struct waiter *w)
+static uint64_t wait_spin_ns(struct mc_engine *e, const struct waiter *w,
+			     uint64_t now)
 {
 	if (!w->n_led || __atomic_load_n(&e->waiting, __ATOMIC_RELAXED) > 1)
 		return 0;
-	return mc_spin_ns(&e->spin);
+	return mc_spin_ns(&e->spin, now);
 }
 
 /* One look at the paths we lead, then sleep; returns the time afterwards.
@@ -248,7 +249,7 @@ static uint64_t wait_round(struct batch *b, struct waiter *w,
 
 	wait_bury(b, w);
 	wait_lead(b, w);
-	spin = wait_spin_ns(b->e, w);
+	spin = wait_spin_ns(b->e, w, start);
 	do {
 		moved = wait_look(w, events, !first || spin);
 	} while (!moved && spin && !batch_ended(b) &&

@@ -15,6 +15,9 @@
 
 enum {
 	WIRE_IOV = 256,
+	/* Read at once: meanwhile the kernel does not acknowledge what comes,
+	 * and a sender with a small window waits. */
+	WIRE_ONCE = 64 << 10,
 	WIRE_LOOK_MS = 50,
 };
 
@@ -38,12 +41,20 @@ int wire_span_iov(const struct wire_span *s, struct iovec *iov, int max)
 	return n;
 }
 
-static size_t wire_iov_len(const struct iovec *iov, int n)
+/* Keep as much of the @n ranges as is read at once: their length; @n: how many
+ * are left. */
+static size_t wire_iov_cut(struct iovec *iov, int *n)
 {
 	size_t len = 0;
 
-	while (n--)
-		len += iov[n].iov_len;
+	for (int i = 0; i < *n; i++) {
+		len += iov[i].iov_len;
+		if (len < WIRE_ONCE)
+			continue;
+		iov[i].iov_len -= len - WIRE_ONCE;
+		*n = i + 1;
+		return WIRE_ONCE;
+	}
 	return len;
 }
 
@@ -149,15 +160,15 @@ int wire_recv_span(struct wire_rx *rx, struct mc_stream *s,
 	wire_drain(rx, span);
 	while (span->left) {
 		int n = wire_span_iov(span, iov, WIRE_IOV - 1);
-		bool last = span->i + n >= span->n;
-		size_t len;
+		size_t len = wire_iov_cut(iov, &n);
 		ssize_t r;
 
 		/* Behind the last range, what follows comes for free. */
 		rx->have = rx->used = 0;
-		if (last)
+		if (len == span->left) {
 			iov[n++] = (struct iovec){ rx->buf, WIRE_AHEAD };
-		len = last ? span->left + WIRE_AHEAD : wire_iov_len(iov, n);
+			len += WIRE_AHEAD;
+		}
 		r = wire_recv(rx, s, iov, n, len);
 		if (r <= 0)
 			return r;
