@@ -499,7 +499,7 @@ registry sees, on average and in the worst second; LISTED, bytes of its answers.
    options = {
       nodes = { "1000,10000", "how many fetch it", "N,..." },
       size = { 137438953472, "of the object", "BYTES" },
-      shards = { 512, "that it is cut into", "N" },
+      shards = { 1024, "that it is cut into", "N" },
       rate = { 100, "of each link, in Gbit/s", "GBIT" },
       join = { 0.2, "seconds within which all begin", "SECONDS" },
       lease = { 10, "of a node's key", "SECONDS" },

@@ -13,7 +13,7 @@
 enum {
 	SHARE_TIMEOUT_MS = 30000,
 	SHARE_DIGITS = 2,		/* of the hash, listed first */
-	SHARE_SHARDS = 512,		/* of an object, about, */
+	SHARE_SHARDS = 1024,		/* of an object, about, */
 	SHARE_SHARDS_MOST = 4096,	/* and no more, for etcd's sake */
 	SHARE_SHARD_MIN = 256 << 10,
 	SHARE_SHARD_MAX = 64 << 20,	/* unless there were too many */
