@@ -230,14 +230,28 @@ static const char *options_transports(const char *protocol)
 	const char *list = options_env("MOONCAKE_TRANSPORTS");
 	bool tcp = te_env_on("MC_FORCE_TCP") ||
 		   (protocol && !strcmp(protocol, "tcp"));
+	/* By name, so that it is what strangers are told of. */
+	bool rdma = protocol && !strcmp(protocol, "rdma") && options_rdma();
 
-	return list ? list : tcp ? "local,shm,tcp" : NULL;
+	return list ? list : tcp ? "local,shm,tcp" :
+	       rdma ? "local,shm,rdma,tcp" : NULL;
 }
 
-/* Of the devices named, those that are interfaces: what is named for RDMA does
- * not bind tcp. */
-static void options_devices(struct te_options *o, const char *devices)
+/* An interface, or a device for RDMA where that is spoken. */
+static bool options_is_device(const char *name, bool rdma)
 {
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/class/infiniband/%.60s", name);
+	return if_nametoindex(name) || (rdma && !access(path, F_OK));
+}
+
+/* Of the devices named, those that there are and that are of use: programs name
+ * them for RDMA, and are then told to use tcp. */
+static void options_devices(struct te_options *o, const char *protocol,
+			    const char *devices)
+{
+	bool rdma = protocol && !strcmp(protocol, "rdma");
 	char copy[256], *save = NULL;
 
 	snprintf(copy, sizeof(copy), "%s", devices ? devices : "");
@@ -245,7 +259,7 @@ static void options_devices(struct te_options *o, const char *devices)
 	     w = strtok_r(NULL, ", ", &save)) {
 		size_t n = strlen(o->devices);
 
-		if (if_nametoindex(w))
+		if (options_is_device(w, rdma))
 			snprintf(o->devices + n, sizeof(o->devices) - n,
 				 "%s%s", n ? "," : "", w);
 	}
@@ -296,7 +310,7 @@ int te_options(struct te_options *o, const struct te_config *c,
 	if (r < 0)
 		return r;
 	options_place(o, c);
-	options_devices(o, c->devices);
+	options_devices(o, c->protocol, c->devices);
 	options_profile(o, c->protocol);
 	/* Unset: a request lives for as long as something of it moves. */
 	o->mc.timeout_ms = s * 1000;

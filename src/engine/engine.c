@@ -198,7 +198,8 @@ static int engine_transports(struct mc_engine *e)
 		struct engine_transport *tr = &e->tr[e->n_tr];
 
 		if (list && !engine_listed(list, t->name) &&
-		    !(t->strange && engine_listed(list, "tcp")))
+		    !(t->strangers == MC_STRANGERS_ONLY &&
+		      engine_listed(list, "tcp")))
 			continue;
 		tr->t = t;
 		tr->id = i;

@@ -18,6 +18,7 @@
 #include "../transport/host.h"
 #include "../transport/server.h"
 #include "../transport/wire.h"
+#include "../v1/segment.h"
 #include "../v1/server.h"
 
 #include <errno.h>
@@ -128,6 +129,8 @@ struct peer {
 	uint64_t n_pending;		/* read without the lock */
 	bool sift;			/* some of them have expired; atomic */
 	struct link control, local;
+	pthread_mutex_t v1_lock;	/* a leaf */
+	struct mc_v1_segment v1;	/* of one that is strange */
 	int batches;			/* in flight; atomic */
 	uint64_t moved_ns;		/* bytes last moved; atomic */
 	int tasks;			/* and threads, that know the peer;
@@ -464,9 +467,17 @@ int public_profile(struct mc_engine *e);
 int public_serve(struct mc_engine *e, const char *listen,
 		 const char *unix_name);
 
-/* The record of this engine. The buffers in it are the caller's to free. */
+/* What a record points to. */
+struct public_record {
+	struct mc_buffer_info *buffers;
+	struct mc_record_dev devs[MC_V1_DEVICES];
+	uint32_t *keys;
+};
+
+/* The record of this engine; @own is freed in any case. */
 int public_record(struct mc_engine *e, struct mc_record *out,
-		  struct mc_buffer_info **buffers);
+		  struct public_record *own);
+void public_record_free(struct public_record *own);
 
 /* What is @p? 1: one of our engines, to be asked natively; 0: one that speaks
  * only the public protocol, and what it said of itself is now known. */

@@ -173,7 +173,7 @@ int peer_call(struct peer *p, struct wire_call *c, bool local,
 
 	if (r < 0)
 		return r;
-	if (peer_at(p).v1_addr[0]) {
+	if (peer_at(p).strange) {
 		r = public_call(p, c, deadline_ns);
 		pthread_mutex_unlock(&l->lock);
 		return r;
@@ -359,6 +359,7 @@ static struct peer *peer_new(struct mc_engine *e, const char *name)
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_mutex_init(&p->control.lock, NULL);
 	pthread_mutex_init(&p->local.lock, NULL);
+	pthread_mutex_init(&p->v1_lock, NULL);
 	return p;
 }
 
@@ -368,6 +369,8 @@ static void peer_free(struct peer *p)
 	pthread_mutex_destroy(&p->lock);
 	pthread_mutex_destroy(&p->control.lock);
 	pthread_mutex_destroy(&p->local.lock);
+	pthread_mutex_destroy(&p->v1_lock);
+	mc_v1_segment_free(&p->v1);
 	free(p);
 }
 

@@ -11,9 +11,13 @@
 #include "../base/net.h"
 #include "../registry/registry.h"
 #include "../v1/frame.h"
-#include "../v1/segment.h"
 
-enum { PUBLIC_PORTS = 100 };		/* tried before giving up */
+#include <unistd.h>
+
+enum {
+	PUBLIC_PORTS = 100,		/* tried before giving up */
+	PUBLIC_MEET_MS = 2000,		/* for a word on a connection */
+};
 
 /* ---- the profile ----------------------------------------------------- */
 
@@ -90,32 +94,88 @@ static void public_brief(struct mc_engine *e, struct mc_record *out)
 		out->data_port = mc_v1_server_port(e->v1);
 }
 
-int public_record(struct mc_engine *e, struct mc_record *out,
-		  struct mc_buffer_info **buffers)
+/* Devices are named if rdma was asked for by name: a descriptor is of one
+ * protocol, for the public one. */
+static const struct engine_transport *public_device_transport(
+		const struct mc_engine *e)
 {
+	const char *list = e->opts.transports;
+
+	for (int i = 0; list && i < e->n_tr; i++)
+		if (e->tr[i].t->v1_devices &&
+		    engine_listed(list, e->tr[i].t->name))
+			return &e->tr[i];
+	return NULL;
+}
+
+/* Buffers that a device cannot reach are left out. */
+static int public_keys(struct mc_engine *e, struct mc_record *out,
+		       struct public_record *own)
+{
+	const struct engine_transport *tr = public_device_transport(e);
+	struct mc_v1_device devs[MC_V1_DEVICES];
+	uint32_t *key;
+	uint64_t n = 0;
+
+	if (!tr)
+		return 0;
+	out->n_devs = tr->t->v1_devices(tr->ctx, devs, MC_V1_DEVICES);
+	out->devs = own->devs;
+	for (int i = 0; i < out->n_devs; i++) {
+		mc_copy(own->devs[i].name, devs[i].name);
+		own->devs[i].lid = devs[i].lid;
+		mc_v1_gid_encode(devs[i].gid, own->devs[i].gid);
+	}
+	own->keys = calloc(out->n_buffers * out->n_devs + 1, sizeof(*key));
+	if (!own->keys)
+		return mc_err(-ENOMEM, "out of memory");
+	for (uint64_t i = 0; out->n_devs && i < out->n_buffers; i++) {
+		bool has = true;
+
+		key = own->keys + n * out->n_devs;
+		for (int k = 0; k < out->n_devs; k++)
+			has &= tr->t->v1_key(tr->ctx, &own->buffers[i],
+					     devs[k].dev, &key[k]);
+		if (has)
+			own->buffers[n++] = own->buffers[i];
+	}
+	out->keys = own->keys;
+	out->n_buffers = n;
+	return 0;
+}
+
+int public_record(struct mc_engine *e, struct mc_record *out,
+		  struct public_record *own)
+{
+	*own = (struct public_record){ 0 };
 	public_brief(e, out);
-	*buffers = NULL;
 	if (!e->v1)
 		return 0;
-	if (buffers_shared(e, buffers, &out->n_buffers) < 0)
+	if (buffers_shared(e, &own->buffers, &out->n_buffers) < 0)
 		return -ENOMEM;
-	out->buffers = *buffers;
-	return 0;
+	out->buffers = own->buffers;
+	return public_keys(e, out, own);
+}
+
+void public_record_free(struct public_record *own)
+{
+	free(own->buffers);
+	free(own->keys);
 }
 
 int mc_host_segment_json(struct mc_host *h, bool brief, char **json)
 {
-	struct mc_buffer_info *buffers = NULL;
+	struct public_record own = { 0 };
 	struct mc_record record;
 	int r = 0;
 
 	if (brief)
 		public_brief((void *)h, &record);
 	else
-		r = public_record((void *)h, &record, &buffers);
+		r = public_record((void *)h, &record, &own);
 	if (!r)
 		r = mc_record_encode(&record, json);
-	free(buffers);
+	public_record_free(&own);
 	return r;
 }
 
@@ -158,7 +218,7 @@ struct public_found {
 static bool public_is_native(const struct mc_engine *e)
 {
 	for (int i = 0; i < e->n_tr; i++)
-		if (!e->tr[i].t->strange)
+		if (e->tr[i].t->strangers != MC_STRANGERS_ONLY)
 			return true;
 	return false;
 }
@@ -221,8 +281,19 @@ static int public_lookup(struct peer *p, struct public_found *f)
 	return r;
 }
 
-/* The port for data is at the host of the other one, unless it says else. */
-static int public_data_addr(const struct public_found *f,
+/* Has this engine a transport for devices of such peers? */
+static bool public_has_devices(const struct mc_engine *e)
+{
+	for (int i = 0; i < e->n_tr; i++)
+		if (e->tr[i].t->strangers == MC_STRANGERS_TOO)
+			return true;
+	return false;
+}
+
+/* The port for data is at the host of the other one, unless it says else; "" if
+ * it is reached by its devices alone. */
+static int public_data_addr(const struct mc_engine *e,
+			    const struct public_found *f,
 			    const struct mc_v1_segment *s,
 			    char addr[MC_ADDR_MAX])
 {
@@ -235,9 +306,13 @@ static int public_data_addr(const struct public_found *f,
 	r = mc_net_parse(f->addr, -1, &at);
 	if (r < 0)
 		return r;
+	addr[0] = 0;
+	if (!s->data_port && s->n_devs && public_has_devices(e))
+		return 0;
 	if (!s->tcp || !s->data_port)
 		return mc_err(-EOPNOTSUPP, "segment '%s' is served by %s, not "
-			      "by tcp", s->name, s->protocol);
+			      "by what this engine has", s->name,
+			      s->protocol);
 	return mc_net_join(s->data_host[0] ? s->data_host : at.host,
 			   s->data_port, addr);
 }
@@ -254,14 +329,26 @@ static uint64_t public_epoch(const struct public_found *f, bool native,
 	return mc_hash(data_addr, strlen(data_addr), seed) | 1;
 }
 
-/* What was found holds from now on. */
+/* The keys are looked for by paths, which hold their locks. */
+static void public_keep(struct peer *p, struct mc_v1_segment *s)
+{
+	struct mc_v1_segment old;
+
+	pthread_mutex_lock(&p->v1_lock);
+	old = p->v1;
+	p->v1 = *s;
+	pthread_mutex_unlock(&p->v1_lock);
+	*s = old;
+}
+
+/* What was found holds from now on; @s is what was known before, then. */
 static int public_install(struct peer *p, const struct public_found *f,
-			  const struct mc_v1_segment *s)
+			  struct mc_v1_segment *s)
 {
 	char data_addr[MC_ADDR_MAX];
 	struct desc *d, *old;
 	uint64_t epoch, was;
-	int r = public_data_addr(f, s, data_addr);
+	int r = public_data_addr(p->e, f, s, data_addr);
 
 	if (r < 0)
 		return r;
@@ -273,11 +360,13 @@ static int public_install(struct peer *p, const struct public_found *f,
 	was = p->at.epoch;
 	p->at.epoch = epoch;
 	p->at.v1_version = s->version;
+	p->at.strange = true;
 	mc_copy(p->at.addr, f->addr);
 	mc_copy(p->at.v1_addr, data_addr);
 	old = p->desc;
 	p->desc = d;
 	pthread_mutex_unlock(&p->lock);
+	public_keep(p, s);
 	desc_put(old);
 	if (was && was != epoch) {
 		mc_log(MC_INFO, "engine", "%s was restarted", p->at.name);
@@ -292,9 +381,9 @@ static void public_native(struct peer *p)
 	bool was;
 
 	pthread_mutex_lock(&p->lock);
-	was = p->at.v1_addr[0];
+	was = p->at.strange;
 	if (was) {
-		p->at.v1_addr[0] = 0;
+		p->at.strange = false;
 		p->at.epoch = 0;
 	}
 	pthread_mutex_unlock(&p->lock);
@@ -310,14 +399,14 @@ int public_refresh(struct peer *p, uint64_t deadline_ns)
 	int r;
 
 	/* Once known as one of ours, it is asked as such. */
-	if (at.epoch && !at.v1_addr[0])
+	if (at.epoch && !at.strange)
 		return 1;
 	if (publish_is_peer(p->e))
 		r = public_ask(p, deadline_ns, &f);
 	else
 		r = public_lookup(p, &f);
 	/* One of ours in the native profile hangs up on such a question. */
-	if (r == -ECONNRESET && !at.v1_addr[0])
+	if (r == -ECONNRESET && !at.strange)
 		return 1;
 	if (!r)
 		r = mc_v1_segment_decode(f.json, f.len, &s);
@@ -378,4 +467,122 @@ int public_call(struct peer *p, struct wire_call *c, uint64_t deadline_ns)
 		return mc_err(-EOPNOTSUPP, "%s speaks only the public "
 			      "protocol, which has no such request", at.name);
 	}
+}
+
+/* ---- connections of devices ------------------------------------------ */
+
+int mc_host_v1_devices(struct mc_host *h, const struct mc_peer *at,
+		       struct mc_v1_device out[MC_V1_DEVICES])
+{
+	struct peer *p = at->engine;
+	int n;
+
+	(void)h;
+	pthread_mutex_lock(&p->v1_lock);
+	n = p->v1.n_devs;
+	memcpy(out, p->v1.devs, n * sizeof(*out));
+	pthread_mutex_unlock(&p->v1_lock);
+	return n;
+}
+
+bool mc_host_v1_key(struct mc_host *h, const struct mc_peer *at, uint32_t id,
+		    int dev, uint32_t *rkey)
+{
+	struct peer *p = at->engine;
+	bool found;
+
+	(void)h;
+	pthread_mutex_lock(&p->v1_lock);
+	found = mc_v1_segment_key(&p->v1, id, dev, rkey);
+	pthread_mutex_unlock(&p->v1_lock);
+	return found;
+}
+
+int mc_host_v1_ask(struct mc_host *h, const struct mc_peer *at,
+		   const struct mc_meeting *asked, struct mc_meeting *reply,
+		   uint64_t deadline_ns)
+{
+	struct mc_v1_call c = { .addr = at->addr, .type = MC_V1_CONNECTION };
+	char *json;
+	int r = mc_v1_meeting_encode(asked, &json);
+
+	(void)h;
+	if (r < 0)
+		return r;
+	c.json = json;
+	r = mc_v1_ask(&c, deadline_ns);
+	if (!r)
+		r = mc_v1_meeting_decode(c.reply, c.reply_len, reply);
+	free(c.reply);
+	free(json);
+	return r;
+}
+
+struct public_meeting {
+	struct mc_engine *e;
+	int fd;
+	bool old;
+	size_t len;
+	char json[];
+};
+
+static char *public_met(struct public_meeting *m)
+{
+	const struct engine_transport *tr = public_device_transport(m->e);
+	struct mc_meeting asked, reply = { 0 };
+	char *json = NULL;
+
+	if (mc_v1_meeting_decode(m->json, m->len, &asked) < 0)
+		mc_copy(reply.why, mc_errmsg());
+	else if (!tr)
+		mc_copy(reply.why, "this engine serves no devices: use tcp");
+	else
+		tr->t->v1_accept(tr->ctx, &asked, &reply);
+	if (reply.why[0])
+		mc_log(MC_INFO, "v1", "connection of %s refused: %s",
+		       asked.from, reply.why);
+	mc_v1_meeting_encode(&reply, &json);
+	return json;
+}
+
+/* Say it, and wait for the other end to hang up: it does once it has read. */
+static void public_meet_task(void *arg)
+{
+	struct public_meeting *m = arg;
+	uint64_t until = mc_clock_ns() + PUBLIC_MEET_MS * (uint64_t)MC_MS;
+	uint8_t head[MC_V1_FRAME_HEAD], byte;
+	struct mc_stream s;
+	char *json = public_met(m);
+
+	if (json && !mc_stream_init(&s, m->fd, NULL, true)) {
+		uint32_t n = mc_v1_frame_head(head, m->old ? MC_V1_OLD :
+					      MC_V1_CONNECTION, strlen(json));
+
+		if (!mc_stream_write_full(&s, head, n, until) &&
+		    !mc_stream_write_full(&s, json, strlen(json), until))
+			mc_stream_read_full(&s, &byte, 1, until);
+		mc_stream_fini(&s);
+	} else {
+		close(m->fd);
+	}
+	free(json);
+	free(m);
+}
+
+void mc_host_v1_meet(struct mc_host *h, int fd, bool old, const char *json,
+		     size_t len)
+{
+	struct mc_engine *e = (void *)h;
+	struct public_meeting *m = malloc(sizeof(*m) + len);
+
+	if (m) {
+		*m = (struct public_meeting){ e, fd, old, len };
+		memcpy(m->json, json, len);
+	}
+	/* Once it is set, the tasks may be gone: see engine_stop(). */
+	if (m && !__atomic_load_n(&e->closing, __ATOMIC_ACQUIRE) &&
+	    !mc_tasks_run(&e->slow, public_meet_task, m))
+		return;
+	close(fd);
+	free(m);
 }

@@ -11,7 +11,6 @@
 
 #include "../base/net.h"
 #include "../registry/registry.h"
-#include "../v1/segment.h"
 
 enum {
 	PUBLISH_TTL_MS = 10000,
@@ -87,14 +86,14 @@ static void publish_unplace(struct publish *p)
 
 static int publish_encode(struct publish *p)
 {
-	struct mc_buffer_info *buffers;
+	struct public_record own;
 	struct mc_record record;
 	char *json;
-	int r = public_record(p->e, &record, &buffers);
+	int r = public_record(p->e, &record, &own);
 
 	if (!r)
 		r = mc_record_encode(&record, &json);
-	free(buffers);
+	public_record_free(&own);
 	if (r < 0)
 		return r;
 	free(p->json);

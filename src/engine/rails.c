@@ -248,9 +248,10 @@ static int path_connect(struct rail *r, uint64_t deadline_ns)
 		return mc_err(-ESTALE, "%s was restarted and has not been "
 			      "asked yet", at.name);
 	}
-	if (!at.v1_addr[0] == r->t->strange) {
+	if (r->t->strangers == (at.strange ? MC_STRANGERS_NO :
+				MC_STRANGERS_ONLY)) {
 		free(ep);
-		return mc_err(-EOPNOTSUPP, at.v1_addr[0] ? "%s speaks only "
+		return mc_err(-EOPNOTSUPP, at.strange ? "%s speaks only "
 			      "the public protocol" : "%s speaks the native "
 			      "protocol", at.name);
 	}

@@ -27,6 +27,8 @@ enum {
 	RECORD_MAX = 16 << 20,		/* descriptors with many buffers */
 };
 
+#define RECORD_PLACE "cpu:0"
+
 /* ---- encode ------------------------------------------------------------ */
 
 /* Give @value away to @o. */
@@ -69,39 +71,103 @@ static struct json_object *record_native(const struct mc_record *r)
 	return NULL;
 }
 
-static struct json_object *record_buffer(const struct mc_record *r,
-					 const struct mc_buffer_info *b)
+/* One that answers with less than it was asked for is freed. */
+static struct json_object *record_whole(struct json_object *o, bool whole)
 {
-	struct json_object *o = json_object_new_object();
-
-	if (!o)
-		return NULL;
-	if (!record_add_text(o, "name", r->name) &&
-	    !record_add(o, "addr", json_object_new_uint64(b->addr)) &&
-	    !record_add(o, "length", json_object_new_uint64(b->len)) &&
-	    /* For our own; the public one knows of no access flags. */
-	    (b->access == MC_REMOTE_RW ||
-	     !record_add(o, "mooncake_access",
-			 json_object_new_int(b->access))))
+	if (whole)
 		return o;
 	json_object_put(o);
 	return NULL;
 }
 
-static struct json_object *record_buffers(const struct mc_record *r)
+/* Those of our end are of no use to others, but have to be there. */
+static int record_keys(struct json_object *o, const char *name,
+		       const uint32_t *keys, int n)
 {
 	struct json_object *list = json_object_new_array();
 
-	for (uint64_t i = 0; list && i < r->n_buffers; i++) {
-		struct json_object *b = record_buffer(r, &r->buffers[i]);
+	for (int i = 0; list && i < n; i++)
+		json_object_array_add(list, json_object_new_int64(keys[i]));
+	return record_add(o, name, list);
+}
 
-		if (b && !json_object_array_add(list, b))
-			continue;
-		json_object_put(b);
-		json_object_put(list);
-		list = NULL;
+static struct json_object *record_buffer(const struct mc_record *r, uint64_t i)
+{
+	const struct mc_buffer_info *b = &r->buffers[i];
+	const uint32_t *keys = r->keys + i * r->n_devs;
+	struct json_object *o = json_object_new_object();
+	bool whole = o;
+
+	/* By tcp a buffer is named after the segment, by rdma after where it
+	 * is: one place, or readers would number the devices as they like. */
+	whole = whole &&
+		!record_add_text(o, "name", r->n_devs ? RECORD_PLACE :
+				 r->name) &&
+		!record_add(o, "addr", json_object_new_uint64(b->addr)) &&
+		!record_add(o, "length", json_object_new_uint64(b->len));
+	/* For our own; the public one knows of no access flags. */
+	if (whole && b->access != MC_REMOTE_RW)
+		whole = !record_add(o, "mooncake_access",
+				    json_object_new_int(b->access));
+	if (whole && r->n_devs)
+		whole = !record_keys(o, "lkey", keys, r->n_devs) &&
+			!record_keys(o, "rkey", keys, r->n_devs);
+	return record_whole(o, whole);
+}
+
+static struct json_object *record_buffers(const struct mc_record *r)
+{
+	struct json_object *list = json_object_new_array();
+	bool whole = list;
+
+	for (uint64_t i = 0; whole && i < r->n_buffers; i++) {
+		struct json_object *b = record_buffer(r, i);
+
+		whole = b && !json_object_array_add(list, b);
+		if (!whole)
+			json_object_put(b);
 	}
-	return list;
+	return record_whole(list, whole);
+}
+
+static struct json_object *record_device(const struct mc_record_dev *d)
+{
+	struct json_object *o = json_object_new_object();
+
+	return record_whole(o, o && !record_add_text(o, "name", d->name) &&
+			    !record_add(o, "lid",
+					json_object_new_int(d->lid)) &&
+			    !record_add_text(o, "gid", d->gid));
+}
+
+/* All are the first choice for the one place, in their order; there is no
+ * second. */
+static struct json_object *record_matrix(const struct mc_record *r)
+{
+	struct json_object *o = json_object_new_object();
+	struct json_object *both = json_object_new_array();
+	struct json_object *first = json_object_new_array();
+
+	for (int i = 0; first && i < r->n_devs; i++)
+		json_object_array_add(first, json_object_new_string(
+					      r->devs[i].name));
+	json_object_array_add(both, first);
+	json_object_array_add(both, json_object_new_array());
+	if (!o || record_add(o, RECORD_PLACE, both) < 0)
+		return record_whole(o, false);
+	return o;
+}
+
+static int record_fill_devices(struct json_object *o,
+			       const struct mc_record *r)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (int i = 0; list && i < r->n_devs; i++)
+		json_object_array_add(list, record_device(&r->devs[i]));
+	if (record_add(o, "devices", list) < 0)
+		return -ENOMEM;
+	return record_add(o, "priority_matrix", record_matrix(r));
 }
 
 /* What the public Mooncake wants to know to reach the buffers. */
@@ -126,11 +192,12 @@ static int record_fill_served(struct json_object *o, const struct mc_record *r)
 static int record_fill(struct json_object *o, const struct mc_record *r)
 {
 	if (record_add_text(o, "name", r->name) < 0 ||
-	    record_add_text(o, "protocol", "tcp") < 0 ||
+	    record_add_text(o, "protocol", r->n_devs ? "rdma" : "tcp") < 0 ||
 	    record_add(o, "tcp_data_port",
 		       json_object_new_int(r->data_port)) < 0 ||
 	    record_add(o, "buffers", record_buffers(r)) < 0 ||
-	    (r->data_port && record_fill_served(o, r) < 0))
+	    (r->data_port && record_fill_served(o, r) < 0) ||
+	    (r->n_devs && record_fill_devices(o, r) < 0))
 		return -ENOMEM;
 	return record_add(o, "mooncake_native", record_native(r));
 }

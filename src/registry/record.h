@@ -11,6 +11,13 @@
 
 #include <mooncake.h>
 
+/* An RDMA device, as the public Mooncake describes it. */
+struct mc_record_dev {
+	char name[32];
+	uint16_t lid;
+	char gid[48];			/* 16 bytes in hex, with colons */
+};
+
 struct mc_record {
 	char name[MC_NAME_MAX];		/* of the segment */
 	char addr[MC_ADDR_MAX];		/* of its engine's listener */
@@ -20,6 +27,9 @@ struct mc_record {
 	int data_port;			/* of its data plane; 0: not served */
 	const struct mc_buffer_info *buffers;
 	uint64_t n_buffers;
+	const struct mc_record_dev *devs;
+	int n_devs;			/* 0: served by tcp */
+	const uint32_t *keys;		/* of each buffer for each device */
 };
 
 /* As JSON text, which the caller frees. */

@@ -345,7 +345,7 @@ int mc_fault_wrap(const struct mc_transport *inner, const struct mc_fault *f,
 	ft->state = f->seed;
 	ft->t = (struct mc_transport){
 		.name = inner->name,
-		.strange = inner->strange,
+		.strangers = inner->strangers,
 		.open = fault_open,
 		.close = fault_close,
 		.devices = inner->devices ? fault_devices : NULL,

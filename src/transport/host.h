@@ -64,6 +64,27 @@ int mc_host_notified(struct mc_host *h, const char *from, const char *name,
  * frees. @brief: without buffers. */
 int mc_host_segment_json(struct mc_host *h, bool brief, char **json);
 
+/* Someone wants to connect to a device of ours: answered, and @fd closed, on a
+ * task. @old: by a frame without a type. */
+void mc_host_v1_meet(struct mc_host *h, int fd, bool old, const char *json,
+		     size_t len);
+
+/* ---- what transports ask of peers that speak only that --------------- */
+
+/* The peer's devices: how many. */
+int mc_host_v1_devices(struct mc_host *h, const struct mc_peer *peer,
+		       struct mc_v1_device out[MC_V1_DEVICES]);
+
+/* The key of its buffer @id for its device @dev: false if it has none. Takes
+ * no lock that is held while a path's is taken. */
+bool mc_host_v1_key(struct mc_host *h, const struct mc_peer *peer, uint32_t id,
+		    int dev, uint32_t *rkey);
+
+/* Tell it of a connection, and hear what it says. */
+int mc_host_v1_ask(struct mc_host *h, const struct mc_peer *peer,
+		   const struct mc_meeting *asked, struct mc_meeting *reply,
+		   uint64_t deadline_ns);
+
 /* ---- what both ask -------------------------------------------------- */
 
 /* A connection to the engine's port began with these bytes, which are not of

@@ -80,6 +80,7 @@ static void rdma_close(void *ctx)
 
 	mc_rdma_pool_fini(&c->pool);
 	mc_rdma_served_fini(c);
+	mc_rdma_endpoints_fini(c);
 	mc_rdma_memory_fini(c);
 	for (int i = 0; i < c->n_devs; i++)
 		rdma_dev_fini(&c->devs[i]);
@@ -106,6 +107,7 @@ static struct rdma_ctx *rdma_new(struct mc_host *host,
 	c->asked = opts->transports;
 	pthread_rwlock_init(&c->memory_lock, NULL);
 	pthread_mutex_init(&c->served_lock, NULL);
+	pthread_mutex_init(&c->endpoint_lock, NULL);
 	mc_rdma_pool_init(&c->pool);
 	return c;
 }
@@ -158,6 +160,7 @@ static int rdma_devices(void *ctx, char names[][32], int max)
 
 const struct mc_transport mc_rdma_transport = {
 	.name = "rdma",
+	.strangers = MC_STRANGERS_TOO,
 	.open = rdma_open,
 	.close = rdma_close,
 	.devices = rdma_devices,
@@ -166,6 +169,9 @@ const struct mc_transport mc_rdma_transport = {
 	.connect = mc_rdma_connect,
 	.accept = mc_rdma_accept,
 	.gone = mc_rdma_gone,
+	.v1_devices = mc_rdma_v1_devices,
+	.v1_key = mc_rdma_v1_key,
+	.v1_accept = mc_rdma_v1_accept,
 	.abort = mc_rdma_abort,
 	.disconnect = mc_rdma_disconnect,
 	.post = mc_rdma_post,

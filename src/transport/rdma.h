@@ -6,6 +6,7 @@
  *	rdma_keys.c	how a peer learns the key of a buffer
  *	rdma_end.c	one end of a connection: a queue pair and what it needs
  *	rdma_connect.c	two ends meet, and part
+ *	rdma_endpoint.c	the same with engines of the public protocol
  *	rdma_path.c	slices posted, and taken back
  *	rdma_pool.c	how many paths there may be
  *
@@ -69,6 +70,10 @@ struct rdma_ctx {
 	pthread_mutex_t served_lock;
 	struct rdma_served *served;	/* ends that answer peers' paths */
 	int n_served;
+
+	pthread_mutex_t endpoint_lock;
+	struct rdma_endpoint *endpoints;	/* with strange peers */
+	int n_endpoints;
 };
 
 /* Look for events of the device; never waits. */
@@ -89,6 +94,8 @@ void mc_rdma_memory_fini(struct rdma_ctx *c);
 
 /* The key for device @dev of the buffer that holds [addr, addr+len): false if
  * it has none. */
+bool mc_rdma_v1_key(void *ctx, const struct mc_buffer_info *b, int dev,
+		    uint32_t *rkey);
 bool mc_rdma_local(struct rdma_ctx *c, int dev, uint64_t addr, uint64_t len,
 		   struct rdma_local *out);
 
@@ -134,6 +141,19 @@ void mc_rdma_served_fini(struct rdma_ctx *c);
 /* Ask the peer to end its end of the path: nothing more is written then. */
 void mc_rdma_part(struct rdma_path *p, bool patient, uint64_t deadline_ns);
 
+/* ---- with strange peers (rdma_endpoint.c) ---------------------------- */
+
+int mc_rdma_endpoint_connect(struct rdma_path *p, int dev,
+			     uint64_t deadline_ns);
+
+/* The path lets go of its queue pair; @broken: it is of no use to others. */
+void mc_rdma_endpoint_release(struct rdma_path *p, bool broken);
+void mc_rdma_endpoints_fini(struct rdma_ctx *c);
+
+int mc_rdma_v1_devices(void *ctx, struct mc_v1_device *out, int max);
+void mc_rdma_v1_accept(void *ctx, const struct mc_meeting *asked,
+		       struct mc_meeting *reply);
+
 /* ---- the pool (rdma_pool.c) ----------------------------------------- */
 
 void mc_rdma_pool_init(struct rdma_pool *p);
@@ -163,6 +183,8 @@ struct rdma_path {
 	struct rdma_end end;
 	struct mc_peer peer;
 	uint64_t token;			/* the peer's name for its end */
+	struct rdma_endpoint *endpoint;	/* of a strange peer; NULL */
+	int end_index, far_dev;		/* which of its ends, and whose */
 	uint32_t faults;		/* of the device, when it was made */
 
 	/* Slices not yet posted whole; the first from where we are. */
@@ -200,6 +222,9 @@ struct rdma_path {
 struct rdma_path *mc_rdma_path_new(struct rdma_ctx *c, int dev,
 				   const struct mc_peer *peer);
 void mc_rdma_path_free(struct rdma_path *p);
+
+/* What it needs to be used. */
+int mc_rdma_path_memory(struct rdma_path *p);
 
 /* Read the peer's root of keys once, to see that bytes flow. */
 int mc_rdma_path_probe(struct rdma_path *p, uint64_t deadline_ns);

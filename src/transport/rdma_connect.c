@@ -414,7 +414,13 @@ int mc_rdma_connect(void *ctx, const struct mc_peer *peer, int dev,
 
 	if (!p)
 		return mc_err(-ENOMEM, "out of memory");
-	r = connect_meet(p, dev, deadline_ns);
+	if (peer->strange) {
+		r = mc_rdma_endpoint_connect(p, dev, deadline_ns);
+		if (!r)
+			r = mc_rdma_path_memory(p);
+	} else {
+		r = connect_meet(p, dev, deadline_ns);
+	}
 	if (!r) {
 		p->base.fd = p->end.channel->fd;
 		mc_rdma_pool_add(&p->rdma->pool, p);
@@ -424,6 +430,8 @@ int mc_rdma_connect(void *ctx, const struct mc_peer *peer, int dev,
 	/* Another of the peer's devices may do better. */
 	__atomic_add_fetch(&p->dev->turn, 1, __ATOMIC_RELAXED);
 	snprintf(why, sizeof(why), "%s: %.200s", p->dev->v.name, mc_errmsg());
+	if (p->endpoint)
+		mc_rdma_endpoint_release(p, true);
 	mc_rdma_part(p, false, deadline_ns);
 	mc_rdma_path_free(p);
 	return mc_err(r, "%s", why);

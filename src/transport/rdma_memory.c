@@ -178,6 +178,22 @@ void mc_rdma_memory_fini(struct rdma_ctx *c)
 	pthread_rwlock_destroy(&c->memory_lock);
 }
 
+bool mc_rdma_v1_key(void *ctx, const struct mc_buffer_info *b, int dev,
+		    uint32_t *rkey)
+{
+	struct rdma_ctx *c = ctx;
+	struct rdma_buffer *m;
+	bool found;
+
+	pthread_rwlock_rdlock(&c->memory_lock);
+	m = (void *)mc_ranges_find(&c->by_addr, b->addr);
+	found = m && m->id == b->id;
+	if (found)
+		*rkey = m->mr[dev]->rkey;
+	pthread_rwlock_unlock(&c->memory_lock);
+	return found;
+}
+
 bool mc_rdma_local(struct rdma_ctx *c, int dev, uint64_t addr, uint64_t len,
 		   struct rdma_local *out)
 {

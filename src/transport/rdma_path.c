@@ -55,6 +55,8 @@ struct rdma_path *mc_rdma_path_new(struct rdma_ctx *c, int dev,
 void mc_rdma_path_free(struct rdma_path *p)
 {
 	mc_rdma_pool_del(&p->rdma->pool, p);
+	if (p->endpoint)
+		mc_rdma_endpoint_release(p, p->posted != p->done);
 	mc_rdma_end_close(&p->end);
 	if (p->answer_mr)
 		mc_verbs.dereg_mr(p->answer_mr);
@@ -64,7 +66,7 @@ void mc_rdma_path_free(struct rdma_path *p)
 	free(p);
 }
 
-static int path_memory(struct rdma_path *p)
+int mc_rdma_path_memory(struct rdma_path *p)
 {
 	uint32_t n = 1;
 
@@ -184,12 +186,6 @@ static void path_ask_root(struct rdma_path *p)
 		       p->keys.addr, p->keys.rkey);
 }
 
-static void path_ask(struct rdma_path *p, uint32_t id)
-{
-	p->ask_id = id;
-	p->keys.check = 0;		/* no table looked at yet */
-	path_ask_root(p);
-}
 
 /* The peer has no such buffer: what wants it ends here. All requests before
  * the question have been answered, those of this slice among them. */
@@ -197,6 +193,29 @@ static void path_unknown(struct rdma_path *p)
 {
 	p->asking = RDMA_KNOWS;
 	path_through(p, -ESTALE);
+}
+
+static void path_learn(struct rdma_path *p, uint32_t id, uint32_t rkey)
+{
+	p->cache[id % RDMA_CACHE].id = id;
+	p->cache[id % RDMA_CACHE].rkey = rkey;
+	p->asking = RDMA_KNOWS;
+}
+
+/* A strange peer has told its keys. */
+static void path_ask(struct rdma_path *p, uint32_t id)
+{
+	uint32_t rkey;
+
+	p->ask_id = id;
+	p->keys.check = 0;		/* no table looked at yet */
+	if (!p->endpoint)
+		path_ask_root(p);
+	else if (mc_host_v1_key(p->rdma->host, &p->peer, id, p->far_dev,
+				&rkey))
+		path_learn(p, id, rkey);
+	else
+		path_unknown(p);
 }
 
 /* The root has come. A table seen before has nothing new to say. */
@@ -218,16 +237,14 @@ static void path_root(struct rdma_path *p)
 
 static void path_run(struct rdma_path *p)
 {
-	uint32_t rkey, i = p->ask_id % RDMA_CACHE;
+	uint32_t rkey;
 
 	if (!mc_rdma_run_find(p->answer->run, p->ask_id, &rkey)) {
 		/* Or the table has just been replaced. */
 		path_ask_root(p);
 		return;
 	}
-	p->cache[i].id = p->ask_id;
-	p->cache[i].rkey = rkey;
-	p->asking = RDMA_KNOWS;
+	path_learn(p, p->ask_id, rkey);
 }
 
 static void path_answered(struct rdma_path *p)
@@ -549,7 +566,7 @@ int mc_rdma_poll(struct mc_path *base, struct mc_slice **out, int max)
 int mc_rdma_path_probe(struct rdma_path *p, uint64_t deadline_ns)
 {
 	struct ibv_wc wc = { .status = IBV_WC_RETRY_EXC_ERR };
-	int n, r = path_memory(p);
+	int n, r = mc_rdma_path_memory(p);
 
 	if (r < 0)
 		return r;
@@ -576,7 +593,10 @@ bool mc_rdma_path_retire(struct rdma_path *p)
 		return false;
 	mc_err(-ECONNRESET, "%s: another path took its place", p->dev->v.name);
 	mc_path_fail(&p->base, -ECONNRESET);
-	/* The channel stays, for those who sleep on it. */
+	/* The channel stays, for those who sleep on it; with a strange peer the
+	 * queue pair, too, which it may send on. */
+	if (p->endpoint)
+		return true;
 	mc_verbs.destroy_qp(p->end.qp);
 	p->end.qp = NULL;
 	return true;
@@ -595,8 +615,10 @@ void mc_rdma_abort(struct mc_path *base, uint64_t deadline_ns)
 	}
 	mc_err(-ECANCELED, "%s: connection given up", p->base.remote_dev);
 	mc_path_fail(&p->base, -ECANCELED);
-	mc_rdma_end_stop(&p->end, p->done == p->posted ? 0 : p->posted,
-			 mc_min(soon, deadline_ns));
+	/* On an idle one a strange peer may send. */
+	if (!p->endpoint || p->done != p->posted)
+		mc_rdma_end_stop(&p->end, p->done == p->posted ? 0 : p->posted,
+				 mc_min(soon, deadline_ns));
 	/* What is still on its way in the network is for an end that no longer
 	 * takes it. */
 	mc_rdma_part(p, writes, deadline_ns);

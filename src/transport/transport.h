@@ -59,14 +59,42 @@ struct mc_blob {
 	uint8_t data[MC_BLOB_MAX];
 };
 
+/* A device of a peer that speaks only the public protocol, or of ours as such a
+ * peer is told of it. */
+struct mc_v1_device {
+	char name[32];
+	uint16_t lid;
+	uint8_t gid[16];
+	uint8_t dev;			/* of ours: its number */
+};
+
+enum {
+	MC_V1_DEVICES = 16,
+	MC_V1_NIC_MAX = MC_NAME_MAX + 40,
+	MC_V1_QPS = 16,			/* queue pairs of a connection */
+};
+
+/* What one such engine tells another of a connection between two of their
+ * devices, and hears from it. */
+struct mc_meeting {
+	char from[MC_V1_NIC_MAX];	/* "name@device" of who says it */
+	char to[MC_V1_NIC_MAX];		/* and of whom it is meant for */
+	uint8_t gid[16];		/* all 0: not told */
+	uint16_t lid;
+	uint32_t qps[MC_V1_QPS];
+	int n_qps;
+	bool can_ack, ack;		/* it confirms readiness; it does now */
+	char why[MC_WHY_MAX];		/* not "": refused */
+};
+
 /* A remote engine as a transport sees it. */
 struct mc_peer {
 	char name[MC_NAME_MAX];
 	char addr[MC_ADDR_MAX];		/* host:port of its listener */
 	uint64_t epoch;			/* 0: not known yet */
 	uint64_t host_id;		/* equal: it may be on this host */
-	char v1_addr[MC_ADDR_MAX];	/* one that speaks only the public
-					 * protocol: its data port; else "" */
+	bool strange;			/* it speaks only the public protocol */
+	char v1_addr[MC_ADDR_MAX];	/* then its data port; "": it has none */
 	int v1_version;			/* of its framing */
 	void *engine;			/* the engine's own note of it */
 };
@@ -86,10 +114,11 @@ struct mc_path {
 	char remote_dev[MC_ADDR_MAX];
 };
 
+enum mc_strangers { MC_STRANGERS_NO, MC_STRANGERS_TOO, MC_STRANGERS_ONLY };
+
 struct mc_transport {
 	const char *name;
-	bool strange;			/* for peers with v1_addr, and for no
-					 * others */
+	enum mc_strangers strangers;	/* who speak only the public protocol */
 
 	/* @host is what the engine does for the transport (below). The context
 	 * lives as long as the engine. -EOPNOTSUPP: not on this machine. */
@@ -116,6 +145,15 @@ struct mc_transport {
 		       uint64_t deadline_ns, struct mc_path **out);
 	int (*accept)(void *ctx, uint64_t conn, const struct mc_blob *hello,
 		      struct mc_blob *reply, int *fds, int *n_fds);
+
+	/* The same with the public protocol: devices to be told of, the key of
+	 * a buffer for one of them (false: it has none), and the answer to who
+	 * wants to connect to one; NULL: never. */
+	int (*v1_devices)(void *ctx, struct mc_v1_device *out, int max);
+	bool (*v1_key)(void *ctx, const struct mc_buffer_info *b, int dev,
+		       uint32_t *rkey);
+	void (*v1_accept)(void *ctx, const struct mc_meeting *asked,
+			  struct mc_meeting *reply);
 
 	/* The connection that asked @conn of accept() has gone. */
 	void (*gone)(void *ctx, uint64_t conn);

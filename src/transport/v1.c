@@ -471,7 +471,7 @@ static int v1_poll(struct mc_path *base, struct mc_slice **out, int max)
 
 const struct mc_transport mc_v1_transport = {
 	.name = "v1",
-	.strange = true,
+	.strangers = MC_STRANGERS_ONLY,
 	.open = v1_open,
 	.connect = v1_connect,
 	.abort = v1_abort,

@@ -13,16 +13,11 @@
 #include "../base/util.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { V1CTL_GROW = 64 << 10 };
-
-/* Who asks for a connection of devices is told that there are none. */
-static const char v1ctl_no_devices[] =
-	"{\"local_gid\":\"\",\"local_lid\":0,\"local_nic_path\":\"\","
-	"\"payload\":\"\",\"peer_nic_path\":\"\",\"qp_num\":[],"
-	"\"reply_msg\":\"this engine has no such devices: use tcp\"}\n";
 
 static char *v1ctl_notified(struct v1_conn *c, const char *json, uint64_t len)
 {
@@ -56,6 +51,19 @@ static char *v1ctl_segment(struct v1_conn *c, const char *json, uint64_t len)
 	return reply;
 }
 
+/* Connecting devices takes time, which is not a worker's: the connection goes
+ * to a task, and ends here. */
+static int v1ctl_meet(struct v1_conn *c, bool old, const char *json,
+		      uint64_t len)
+{
+	int fd = fcntl(c->s.fd, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		return mc_syserr(-errno, "%s", c->s.peer);
+	mc_host_v1_meet(v1serve_host(c), fd, old, json, len);
+	return mc_err(-ECONNRESET, "%s: handed on", c->s.peer);
+}
+
 /* The reply as JSON, malloc'd. */
 static char *v1ctl_answer(struct v1_conn *c, enum mc_v1_type type,
 			  const char *json, uint64_t len)
@@ -68,7 +76,7 @@ static char *v1ctl_answer(struct v1_conn *c, enum mc_v1_type type,
 	case MC_V1_PROBE:
 		return strdup("{\"status\":\"success\"}\n");
 	default:
-		return strdup(v1ctl_no_devices);
+		return NULL;
 	}
 }
 
@@ -78,8 +86,11 @@ static int v1ctl_serve(struct v1_conn *c)
 	uint64_t len;
 	enum mc_v1_type type = mc_v1_frame_open(c->body, c->body_len, &json,
 						&len);
-	char *reply = v1ctl_answer(c, type, json, len);
+	char *reply;
 
+	if (type == MC_V1_CONNECTION || type == MC_V1_OLD)
+		return v1ctl_meet(c, type == MC_V1_OLD, json, len);
+	reply = v1ctl_answer(c, type, json, len);
 	free(c->body);
 	c->body = (uint8_t *)reply;
 	if (!reply)

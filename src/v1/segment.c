@@ -130,9 +130,9 @@ static size_t v1seg_length(struct json_object *o, const char *name)
 	return v ? json_object_array_length(v) : 0;
 }
 
-/* We have no use for the keys; what the public decoder rejects is rejected. */
-static int v1seg_keys(struct json_object *b, const char *protocol,
-		      size_t devices)
+/* What the public decoder rejects is rejected. */
+static int v1seg_check_keys(struct json_object *b, const char *protocol,
+			    size_t devices)
 {
 	size_t lkeys = v1seg_length(b, "lkey"), rkeys = v1seg_length(b, "rkey");
 
@@ -147,13 +147,30 @@ static int v1seg_keys(struct json_object *b, const char *protocol,
 	return 0;
 }
 
+/* Those of the buffer read last; @n: of its protocol. */
+static int v1seg_keys(struct json_object *b, struct mc_v1_segment *s)
+{
+	struct json_object *list = v1seg_get(b, "rkey", json_type_array);
+	uint32_t *keys = s->rkeys + (s->n - 1) * s->n_devs;
+
+	for (int i = 0; i < s->n_devs; i++) {
+		struct json_object *v = json_object_array_get_idx(list, i);
+
+		if (!json_object_is_type(v, json_type_int))
+			return mc_err(-EBADMSG, "segment descriptor: a key "
+				      "that is no number");
+		keys[i] = json_object_get_uint64(v);
+	}
+	return 0;
+}
+
 static int v1seg_buffer(struct json_object *b, struct mc_v1_segment *s)
 {
 	struct mc_buffer_info *i = &s->buf[s->n];
 	uint64_t access;
 	int r;
 
-	*i = (struct mc_buffer_info){ .access = MC_REMOTE_RW };
+	*i = (struct mc_buffer_info){ .access = MC_REMOTE_RW, .id = s->n };
 	mc_copy(i->location, "cpu:0");
 	r = v1seg_number(b, "mooncake_access", MC_REMOTE_RW, MC_REMOTE_RW,
 			 &access);
@@ -166,12 +183,38 @@ static int v1seg_buffer(struct json_object *b, struct mc_v1_segment *s)
 	i->access = access;
 	if (!i->addr || !i->len || i->len - 1 > UINT64_MAX - i->addr ||
 	    !v1seg_text(b, "name", SIZE_MAX)[0])
-		return mc_err(-EBADMSG, "segment descriptor: tcp buffer at "
+		return mc_err(-EBADMSG, "segment descriptor: buffer at "
 			      "%#llx of %llu bytes, named '%.40s'",
 			      (long long)i->addr, (long long)i->len,
 			      v1seg_text(b, "name", SIZE_MAX));
 	s->n++;
 	return 0;
+}
+
+/* By rdma if it is for others, and has keys for the devices that we know. */
+static int v1seg_rdma_buffer(struct json_object *b, struct mc_v1_segment *s)
+{
+	int r;
+
+	if (!s->n_devs || v1seg_length(b, "rkey") != (size_t)s->n_devs)
+		return 0;
+	r = v1seg_buffer(b, s);
+	return r < 0 ? r : v1seg_keys(b, s);
+}
+
+static int v1seg_one(struct json_object *b, struct mc_v1_segment *s,
+		     size_t devices)
+{
+	const char *protocol = v1seg_text(b, "protocol", 32);
+	int r = 0;
+
+	if (!protocol[0])
+		protocol = s->protocol;
+	if (!strcmp(protocol, "tcp"))
+		return v1seg_buffer(b, s);
+	if (v1seg_has_keys(protocol))
+		r = v1seg_check_keys(b, protocol, devices);
+	return r || strcmp(protocol, "rdma") ? r : v1seg_rdma_buffer(b, s);
 }
 
 static int v1seg_buffers(struct json_object *o, struct mc_v1_segment *s)
@@ -182,22 +225,16 @@ static int v1seg_buffers(struct json_object *o, struct mc_v1_segment *s)
 	int r = 0;
 
 	s->buf = calloc(n + 1, sizeof(*s->buf));
-	if (!s->buf)
+	s->rkeys = calloc((n + 1) * (s->n_devs + 1), sizeof(*s->rkeys));
+	if (!s->buf || !s->rkeys)
 		return mc_err(-ENOMEM, "out of memory");
 	for (size_t i = 0; i < n && !r; i++) {
 		struct json_object *b = json_object_array_get_idx(list, i);
-		const char *protocol;
 
 		if (!json_object_is_type(b, json_type_object))
 			return mc_err(-EBADMSG, "segment descriptor: buffer "
 				      "%zu is not an object", i);
-		protocol = v1seg_text(b, "protocol", 32);
-		if (!protocol[0])
-			protocol = s->protocol;
-		if (!strcmp(protocol, "tcp"))
-			r = v1seg_buffer(b, s);
-		else if (v1seg_has_keys(protocol))
-			r = v1seg_keys(b, protocol, devices);
+		r = v1seg_one(b, s, devices);
 	}
 	return r;
 }
@@ -211,12 +248,27 @@ static int v1seg_compare(const void *a, const void *b)
 	return x->len > y->len ? -1 : x->len < y->len;
 }
 
-/* By address, each ending before the next begins: who registered memory twice
- * reaches it once. */
-static void v1seg_order(struct mc_v1_segment *s)
+/* Of what it is and of its keys, so that one that is registered anew at the
+ * same place is another. */
+static uint32_t v1seg_id(const struct mc_v1_segment *s, uint64_t i)
 {
+	uint64_t at[] = { s->buf[i].addr, s->buf[i].len };
+	uint64_t seed = mc_hash(s->rkeys + i * s->n_devs,
+				s->n_devs * sizeof(*s->rkeys), 0);
+
+	return (uint32_t)mc_hash(at, sizeof(at), seed) | 1;
+}
+
+/* By address, each ending before the next begins: who registered memory twice
+ * reaches it once. Until here ids say which keys are whose. */
+static int v1seg_order(struct mc_v1_segment *s)
+{
+	size_t row = s->n_devs * sizeof(*s->rkeys);
+	uint32_t *keys = calloc((s->n + 1) * (s->n_devs + 1), sizeof(*keys));
 	uint64_t n = 0, last = 0;	/* the last byte of those taken */
 
+	if (!keys)
+		return mc_err(-ENOMEM, "out of memory");
 	qsort(s->buf, s->n, sizeof(*s->buf), v1seg_compare);
 	for (uint64_t i = 0; i < s->n; i++) {
 		struct mc_buffer_info b = s->buf[i];
@@ -229,59 +281,123 @@ static void v1seg_order(struct mc_v1_segment *s)
 			b.len = end - last;
 		}
 		last = end;
-		b.id = n + 1;
+		memcpy(keys + n * s->n_devs, s->rkeys + b.id * s->n_devs, row);
 		s->buf[n++] = b;
 	}
+	free(s->rkeys);
+	s->rkeys = keys;
 	s->n = n;
+	for (uint64_t i = 0; i < n; i++)
+		s->buf[i].id = v1seg_id(s, i);
+	return 0;
+}
+
+bool mc_v1_segment_key(const struct mc_v1_segment *s, uint32_t id, int dev,
+		       uint32_t *rkey)
+{
+	for (uint64_t i = 0; dev < s->n_devs && i < s->n; i++)
+		if (s->buf[i].id == id) {
+			*rkey = s->rkeys[i * s->n_devs + dev];
+			return *rkey;
+		}
+	return false;
 }
 
 /* ---- descriptors ----------------------------------------------------- */
 
-/* Who has them must name them, and know their addresses. */
-static int v1seg_devices(struct json_object *o)
+/* "fe:80:00:...": false if it is anything else. */
+static bool v1seg_gid(const char *text, uint8_t gid[16])
+{
+	int n = 0;
+
+	for (unsigned byte; n < 16; n++) {
+		if (strlen(text) < 2 || sscanf(text, "%2x", &byte) != 1 ||
+		    text[2] != (n < 15 ? ':' : 0))
+			return false;
+		gid[n] = byte;
+		text += 3 - (n == 15);
+	}
+	return true;
+}
+
+void mc_v1_gid_encode(const uint8_t gid[16], char text[48])
+{
+	for (int i = 0; i < 16; i++)
+		snprintf(text + 3 * i, 48 - 3 * i, i < 15 ? "%02x:" : "%02x",
+			 gid[i]);
+}
+
+static int v1seg_device(struct json_object *o, struct mc_v1_segment *s)
+{
+	struct mc_v1_device *d = &s->devs[s->n_devs];
+	uint64_t lid;
+	int r = v1seg_number(o, "lid", UINT16_MAX, 0, &lid);
+
+	if (r < 0)
+		return r;
+	*d = (struct mc_v1_device){ .lid = lid, .dev = s->n_devs };
+	mc_copy(d->name, v1seg_text(o, "name", sizeof(d->name)));
+	/* A first guess: it is told again when devices are connected. */
+	if (!v1seg_gid(v1seg_text(o, "gid", 48), d->gid))
+		memset(d->gid, 0, sizeof(d->gid));
+	s->n_devs++;
+	return 0;
+}
+
+/* Who has them must name them. */
+static int v1seg_devices(struct json_object *o, struct mc_v1_segment *s)
 {
 	struct json_object *list = v1seg_get(o, "devices", json_type_array);
 	size_t n = list ? json_object_array_length(list) : 0;
+	int r = 0;
 
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n && !r; i++) {
 		struct json_object *d = json_object_array_get_idx(list, i);
 
 		if (!json_object_is_type(d, json_type_object) ||
 		    !v1seg_text(d, "name", SIZE_MAX)[0])
 			return mc_err(-EBADMSG, "segment descriptor: device "
 				      "%zu has no name", i);
+		if (s->rdma && n <= MC_V1_DEVICES)
+			r = v1seg_device(d, s);
 	}
-	return 0;
+	return r;
 }
 
-static int v1seg_decode(struct json_object *o, struct mc_v1_segment *s)
+static int v1seg_tcp(struct json_object *o, struct mc_v1_segment *s)
 {
 	uint64_t port, version;
-	int r;
+	int r = v1seg_number(o, "tcp_data_port", 65535, 0, &port);
 
-	mc_copy(s->name, v1seg_text(o, "name", sizeof(s->name)));
-	v1seg_protocol(o, s->protocol, sizeof(s->protocol));
-	s->tcp = v1seg_speaks(s->protocol, "tcp");
-	s->native = v1seg_get(o, "mooncake_native", json_type_object);
-	if (!s->protocol[0])
-		return mc_err(-EBADMSG, "segment descriptor: no protocol");
-	r = v1seg_devices(o);
-	if (!r)
-		r = v1seg_buffers(o, s);
-	if (r < 0 || !s->tcp)
-		return r;
-	v1seg_order(s);
-	mc_copy(s->data_host, v1seg_text(o, "tcp_data_host",
-					 sizeof(s->data_host)));
-	r = v1seg_number(o, "tcp_data_port", 65535, 0, &port);
 	if (!r)
 		r = v1seg_number(o, "tcp_proto_version", INT32_MAX, 1,
 				 &version);
 	if (r < 0)
 		return r;
+	mc_copy(s->data_host, v1seg_text(o, "tcp_data_host",
+					 sizeof(s->data_host)));
 	s->data_port = port;
 	s->version = version;
 	return 0;
+}
+
+static int v1seg_decode(struct json_object *o, struct mc_v1_segment *s)
+{
+	int r;
+
+	mc_copy(s->name, v1seg_text(o, "name", sizeof(s->name)));
+	v1seg_protocol(o, s->protocol, sizeof(s->protocol));
+	s->tcp = v1seg_speaks(s->protocol, "tcp");
+	s->rdma = v1seg_speaks(s->protocol, "rdma");
+	s->native = v1seg_get(o, "mooncake_native", json_type_object);
+	if (!s->protocol[0])
+		return mc_err(-EBADMSG, "segment descriptor: no protocol");
+	r = v1seg_devices(o, s);
+	if (!r)
+		r = v1seg_buffers(o, s);
+	if (!r)
+		r = v1seg_order(s);
+	return r || !s->tcp ? r : v1seg_tcp(o, s);
 }
 
 int mc_v1_segment_decode(const char *json, size_t len,
@@ -305,7 +421,9 @@ int mc_v1_segment_decode(const char *json, size_t len,
 void mc_v1_segment_free(struct mc_v1_segment *s)
 {
 	free(s->buf);
+	free(s->rkeys);
 	s->buf = NULL;
+	s->rkeys = NULL;
 	s->n = 0;
 }
 
@@ -385,6 +503,92 @@ int mc_v1_notify_decode(const char *json, size_t len, char name[MC_NAME_MAX],
 	} else {
 		r = mc_err(-ENOMEM, "out of memory");
 	}
+	json_object_put(o);
+	return r;
+}
+
+/* ---- connections of devices ------------------------------------------ */
+
+static bool v1seg_add(struct json_object *o, const char *name,
+		      struct json_object *v)
+{
+	if (v && !json_object_object_add(o, name, v))
+		return true;
+	json_object_put(v);
+	return false;
+}
+
+static struct json_object *v1seg_qps(const struct mc_meeting *m)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (int i = 0; list && i < m->n_qps; i++)
+		json_object_array_add(list, json_object_new_int64(m->qps[i]));
+	return list;
+}
+
+static bool v1seg_fill(struct json_object *o, const struct mc_meeting *m)
+{
+	char gid[48];
+
+	mc_v1_gid_encode(m->gid, gid);
+	return v1seg_add(o, "local_gid", json_object_new_string(gid)) &&
+	       v1seg_add(o, "local_lid", json_object_new_int(m->lid)) &&
+	       v1seg_add(o, "local_nic_path",
+			 json_object_new_string(m->from)) &&
+	       v1seg_add(o, "payload", json_object_new_string("")) &&
+	       v1seg_add(o, "peer_nic_path", json_object_new_string(m->to)) &&
+	       v1seg_add(o, "qp_num", v1seg_qps(m)) &&
+	       v1seg_add(o, "reply_msg", json_object_new_string(m->why)) &&
+	       (!m->can_ack || v1seg_add(o, "ready_ack",
+					 json_object_new_boolean(m->ack)));
+}
+
+int mc_v1_meeting_encode(const struct mc_meeting *m, char **json)
+{
+	struct json_object *o = json_object_new_object();
+
+	*json = NULL;
+	if (o && v1seg_fill(o, m))
+		*json = strdup(json_object_to_json_string_ext(o,
+				JSON_C_TO_STRING_PLAIN |
+				JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(o);
+	return *json ? 0 : mc_err(-ENOMEM, "out of memory");
+}
+
+static int v1seg_meeting(struct json_object *o, struct mc_meeting *m)
+{
+	struct json_object *list = v1seg_get(o, "qp_num", json_type_array);
+	struct json_object *ack = v1seg_get(o, "ready_ack", json_type_boolean);
+	size_t n = list ? json_object_array_length(list) : 0;
+	uint64_t lid;
+	int r = v1seg_number(o, "local_lid", UINT16_MAX, 0, &lid);
+
+	*m = (struct mc_meeting){ .lid = lid, .can_ack = ack,
+				  .ack = ack && json_object_get_boolean(ack) };
+	mc_copy(m->from, v1seg_text(o, "local_nic_path", sizeof(m->from)));
+	mc_copy(m->to, v1seg_text(o, "peer_nic_path", sizeof(m->to)));
+	mc_copy(m->why, v1seg_text(o, "reply_msg", SIZE_MAX));
+	if (!v1seg_gid(v1seg_text(o, "local_gid", 48), m->gid))
+		memset(m->gid, 0, sizeof(m->gid));
+	if (n > MC_V1_QPS)
+		return mc_err(-EBADMSG, "a connection of %zu queue pairs: at "
+			      "most %d", n, MC_V1_QPS);
+	for (size_t i = 0; i < n; i++)
+		m->qps[m->n_qps++] = json_object_get_int64(
+			json_object_array_get_idx(list, i));
+	return r;
+}
+
+int mc_v1_meeting_decode(const char *json, size_t len, struct mc_meeting *m)
+{
+	struct json_object *o = NULL;
+	int r = v1seg_parse("connection", json, len, &o);
+
+	if (r < 0)
+		return r;
+	r = v1seg_meeting(o, m);
 	json_object_put(o);
 	return r;
 }

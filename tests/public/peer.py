@@ -12,7 +12,10 @@ import sys
 import threading
 import zlib
 
-os.environ["MC_FORCE_TCP"] = "1"
+PROTOCOL = os.environ.get("PEER_PROTOCOL", "tcp")
+DEVICES = os.environ.get("PEER_DEVICES", "")
+if PROTOCOL == "tcp":
+    os.environ["MC_FORCE_TCP"] = "1"
 
 from mooncake.engine import TransferEngine, TransferNotify, TransferOpcode  # noqa: E402
 
@@ -29,7 +32,7 @@ def view(addr, length):
 
 
 def do_open(name, metadata):
-    r = engine.initialize(name, metadata, "tcp", "")
+    r = engine.initialize(name, metadata, PROTOCOL, DEVICES)
     if metadata == "P2PHANDSHAKE":
         name = f"{name.rsplit(':', 1)[0]}:{engine.get_rpc_port()}"
     return f"{r} {name}"

@@ -234,7 +234,7 @@ static void an_old_frame_is_a_connection(void **state)
 
 	(void)state;
 	ok(mc_v1_ask(&c, in_ms(3000)));
-	assert_non_null(strstr(c.reply, "no such devices"));
+	assert_non_null(strstr(c.reply, "serves no devices"));
 	free(c.reply);
 	c.type = MC_V1_CONNECTION;
 	ok(mc_v1_ask(&c, in_ms(3000)));
@@ -313,108 +313,7 @@ static void who_lingers_is_hung_up_on(void **state)
 	close(fd);
 }
 
-/* ---- descriptors (W8, and what the public one writes) ------------------ */
-
-#define TCP_BUFFER "{\"name\":\"a\",\"addr\":4096,\"length\":8192}"
-
-static void descriptors_are_read_liberally(void **state)
-{
-	static const struct {
-		const char *json;
-		int r;
-		uint64_t n;
-		bool tcp;
-	} t[] = {
-		{ "{\"name\":\"a\",\"protocol\":\"tcp\",\"tcp_data_port\":7,"
-		  "\"buffers\":[" TCP_BUFFER "]}\n", 0, 1, true },
-		/* Unknown members, of any kind. */
-		{ "{\"protocol\":\"tcp\",\"x\":{\"y\":[1,null]},\"buffers\":"
-		  "[{\"name\":\"a\",\"addr\":18446744073709547520,"
-		  "\"length\":4096,\"z\":1.5}]}", 0, 1, true },
-		/* Several protocols: each buffer says which. */
-		{ "{\"protocol\":[\"rdma\",\"tcp\"],\"devices\":[{\"name\":"
-		  "\"m\",\"lid\":0,\"gid\":\"00\"}],\"buffers\":["
-		  "{\"protocol\":\"rdma\",\"name\":\"cpu:0\",\"addr\":1,"
-		  "\"length\":1,\"rkey\":[1],\"lkey\":[1]},"
-		  "{\"protocol\":\"tcp\",\"name\":\"a\",\"addr\":1,"
-		  "\"length\":1}]}", 0, 1, true },
-		{ "{\"protocol\":\"nvlink\",\"tcp_data_port\":-559038737,"
-		  "\"buffers\":[{\"name\":\"a\",\"addr\":1,\"length\":1,"
-		  "\"shm_name\":\"00\"}]}", 0, 0, false },
-		/* No buffers is no error; nor one that is there twice. */
-		{ "{\"protocol\":\"tcp\"}", 0, 0, true },
-		{ "{\"protocol\":\"tcp\",\"buffers\":[" TCP_BUFFER ","
-		  TCP_BUFFER "]}", 0, 1, true },
-		/* What the public decoder rejects. */
-		{ "{\"protocol\":\"tcp\",\"buffers\":[{\"name\":\"\","
-		  "\"addr\":1,\"length\":1}]}", -EBADMSG, 0, false },
-		{ "{\"protocol\":\"tcp\",\"buffers\":[{\"name\":\"a\","
-		  "\"addr\":0,\"length\":1}]}", -EBADMSG, 0, false },
-		{ "{\"protocol\":\"tcp\",\"buffers\":[{\"name\":\"a\","
-		  "\"addr\":1,\"length\":0}]}", -EBADMSG, 0, false },
-		{ "{\"protocol\":\"rdma\",\"devices\":[{\"name\":\"m\"}],"
-		  "\"buffers\":[{\"name\":\"a\",\"addr\":1,\"length\":1,"
-		  "\"rkey\":[1,2],\"lkey\":[1,2]}]}", -EBADMSG, 0, false },
-		{ "{\"protocol\":\"rdma\",\"devices\":[{\"name\":\"m\"}],"
-		  "\"buffers\":[{\"name\":\"a\",\"addr\":1,\"length\":1,"
-		  "\"rkey\":[1],\"lkey\":[1]}]}", 0, 0, false },
-		{ "{\"protocol\":\"rdma\",\"devices\":[{\"name\":\"m\"}],"
-		  "\"buffers\":[{\"name\":\"a\",\"addr\":1,\"length\":1,"
-		  "\"rkey\":[],\"lkey\":[1]}]}", 0, 0, false },
-		{ "{\"protocol\":\"rdma\",\"devices\":[{\"name\":\"\"}]}",
-		  -EBADMSG, 0, false },
-		/* What would wrap, or is nothing at all. */
-		{ "{\"protocol\":\"tcp\",\"buffers\":[{\"name\":\"a\","
-		  "\"addr\":18446744073709551615,\"length\":2}]}", -EBADMSG, 0,
-		  false },
-		{ "{\"protocol\":\"tcp\",\"buffers\":[{\"name\":\"a\","
-		  "\"addr\":-1,\"length\":2}]}", -EBADMSG, 0, false },
-		{ "{\"protocol\":\"tcp\",\"tcp_data_port\":70000}", -EBADMSG,
-		  0, false },
-		{ "{\"buffers\":[]}", -EBADMSG, 0, false },
-		{ "[]", -EBADMSG, 0, false },
-		{ "null", -EBADMSG, 0, false },
-		{ "", -EBADMSG, 0, false },
-	};
-
-	(void)state;
-	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
-		struct mc_v1_segment s;
-		int r = mc_v1_segment_decode(t[i].json, strlen(t[i].json), &s);
-
-		if (r != t[i].r)
-			fail_msg("%d for %s", r, t[i].json);
-		if (r < 0)
-			continue;
-		assert_int_equal(s.n, t[i].n);
-		assert_int_equal(s.tcp, t[i].tcp);
-		assert_false(s.native);
-		mc_v1_segment_free(&s);
-	}
-}
-
-static void overlapping_buffers_are_cut(void **state)
-{
-	static const char json[] = "{\"protocol\":\"tcp\",\"buffers\":["
-		"{\"name\":\"a\",\"addr\":300,\"length\":100},"
-		"{\"name\":\"a\",\"addr\":100,\"length\":250},"
-		"{\"name\":\"a\",\"addr\":120,\"length\":10},"
-		"{\"name\":\"a\",\"addr\":400,\"length\":1}]}";
-	static const uint64_t want[][2] = { { 100, 250 }, { 350, 50 },
-					    { 400, 1 } };
-	struct mc_v1_segment s;
-
-	(void)state;
-	ok(mc_v1_segment_decode(json, strlen(json), &s));
-	assert_int_equal(s.n, 3);
-	assert_int_equal(s.version, 1);
-	for (int i = 0; i < 3; i++) {
-		assert_int_equal(s.buf[i].addr, want[i][0]);
-		assert_int_equal(s.buf[i].len, want[i][1]);
-		assert_int_equal(s.buf[i].id, i + 1);
-	}
-	mc_v1_segment_free(&s);
-}
+/* ---- our own descriptor ------------------------------------------------ */
 
 static void our_own_descriptor_says_what_we_offer(void **state)
 {
@@ -435,28 +334,6 @@ static void our_own_descriptor_says_what_we_offer(void **state)
 	mc_v1_segment_free(&s);
 	ok(mc_buffer_free(engine, kept));
 	ok(mc_buffer_free(engine, shown));
-}
-
-static void places_and_notifications_are_read(void **state)
-{
-	static const char place[] = "{\"ip_or_host_name\":\"fe80::1\","
-				    "\"rpc_port\":15001}";
-	char addr[MC_ADDR_MAX], text[160], name[MC_NAME_MAX], *json, *msg;
-	uint32_t len;
-
-	(void)state;
-	ok(mc_v1_place_decode(place, strlen(place), addr));
-	assert_string_equal(addr, "[fe80::1]:15001");
-	ok(mc_v1_place_encode(addr, text, sizeof(text)));
-	assert_string_equal(text, place);
-	assert_int_equal(mc_v1_place_decode("{}", 2, addr), -EBADMSG);
-	ok(mc_v1_notify_encode("a\"b", "\0\n\xc3\xa9", 4, &json));
-	ok(mc_v1_notify_decode(json, strlen(json), name, &msg, &len));
-	assert_string_equal(name, "a\"b");
-	assert_int_equal(len, 4);
-	assert_memory_equal(msg, "\0\n\xc3\xa9", 5);
-	free(json);
-	free(msg);
 }
 
 /* ---- the data plane, served (T2 to T6) --------------------------------- */
@@ -941,10 +818,7 @@ int main(void)
 		T(scanners_are_hung_up_on),
 		T(slow_clients_delay_no_one),
 		T(who_lingers_is_hung_up_on),
-		cmocka_unit_test(descriptors_are_read_liberally),
-		cmocka_unit_test(overlapping_buffers_are_cut),
 		T(our_own_descriptor_says_what_we_offer),
-		cmocka_unit_test(places_and_notifications_are_read),
 		T(ranges_are_checked),
 		T(a_write_that_is_acknowledged_is_there),
 		T(both_framings_are_served),
