@@ -94,7 +94,7 @@ struct mc_peer {
 	uint64_t epoch;			/* 0: not known yet */
 	uint64_t host_id;		/* equal: it may be on this host */
 	bool strange;			/* it speaks only the public protocol */
-	char v1_addr[MC_ADDR_MAX];	/* then its data port; "": it has none */
+	char v1_addr[MC_ADDR_MAX];	/* then its data port, or "" */
 	int v1_version;			/* of its framing */
 	void *engine;			/* the engine's own note of it */
 };

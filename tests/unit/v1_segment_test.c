@@ -1,6 +1,6 @@
 /*
- * v1_segment_test.c - JSON of the public Mooncake, read and written: descriptors
- * (W8, and what the public one writes), connections of devices, notifications.
+ * v1_segment_test.c - JSON of the public Mooncake, read and written: its
+ * descriptors (W8), connections of devices, notifications.
  */
 #include "peer.h"
 
