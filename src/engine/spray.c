@@ -129,18 +129,26 @@ static void spray_want(struct peer *p)
 			rail_connect(p->rails[i]);
 }
 
-/* Rails like that at hand that were never tried, if more slices wait than this
- * one, or they are nearer. */
-static void spray_want_like(struct peer *p, const struct rail *like,
+/* Would @r, which is not up, help that at hand? One of its kind does if more
+ * slices wait than this one, or it is nearer; one that comes before it, in any
+ * case. */
+static bool spray_helps(const struct rail *r, const struct rail *like,
+			const struct slice *s)
+{
+	if (r->t != like->t)
+		return r->index < like->index;
+	return s->next || (spray_is_far(like, s) && r->numa == s->numa);
+}
+
+/* Those that were never tried, or whose time has come again. */
+static void spray_want_more(struct peer *p, const struct rail *like,
 			    const struct slice *s)
 {
-	bool more = s->next, far = spray_is_far(like, s);
-
-	for (int i = 0; (more || far) && i < p->n_rails; i++) {
+	for (int i = 0; i < p->n_rails; i++) {
 		struct rail *r = p->rails[i];
 
-		if (r->t == like->t && r->state == MC_RAIL_NEW &&
-		    !r->connecting && (more || r->numa == s->numa))
+		if (r->state != MC_RAIL_UP && spray_helps(r, like, s) &&
+		    rail_wanted(r, mc_clock_ns()))
 			rail_connect(r);
 	}
 }
@@ -349,7 +357,7 @@ static enum spray_fate spray_next(struct peer *p, struct slice **out)
 		spray_want(p);
 		return SPRAY_WAIT;
 	}
-	spray_want_like(p, ep->rail, s);
+	spray_want_more(p, ep->rail, s);
 	*out = spray_pop(p);
 	s->on = ep;
 	ep->refs++;

@@ -398,10 +398,14 @@ static int connect_meet(struct rdma_path *p, int dev, uint64_t deadline_ns)
 	memcpy(blob.data, &h, sizeof(h));
 	r = mc_host_handshake(p->rdma->host, &p->peer, "rdma", &blob, &blob,
 			      NULL, NULL, deadline_ns);
-	if (!r)
-		r = connect_take(p, &port, &blob);
+	if (r < 0)
+		return r;
+	r = connect_take(p, &port, &blob);
 	if (!r)
 		r = mc_rdma_path_probe(p, deadline_ns);
+	/* Another of the peer's devices may do better. */
+	if (r < 0)
+		__atomic_add_fetch(&p->dev->turn, 1, __ATOMIC_RELAXED);
 	return r;
 }
 
@@ -427,8 +431,6 @@ int mc_rdma_connect(void *ctx, const struct mc_peer *peer, int dev,
 		*out = &p->base;
 		return 0;
 	}
-	/* Another of the peer's devices may do better. */
-	__atomic_add_fetch(&p->dev->turn, 1, __ATOMIC_RELAXED);
 	snprintf(why, sizeof(why), "%s: %.200s", p->dev->v.name, mc_errmsg());
 	if (p->endpoint)
 		mc_rdma_endpoint_release(p, true);
