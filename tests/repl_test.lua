@@ -1,6 +1,7 @@
 -- repl_test.lua - evaluation, here and on a node: results, errors, what is incomplete,
 -- the helpers, completion, the terminal.
 
+local engines = require "mooncake.engines"
 local eval = require "mooncake.eval"
 local mooncake = require "mooncake"
 local proc = require "mooncake.proc"
@@ -72,6 +73,17 @@ function tests.values_are_shown_as_one_reads_them()
    local e = assert(mooncake.open())
    assert(eval.show({ e }):find "engine 127")
    e:close()
+end
+
+function tests.a_rail_that_fails_says_at_which_end()
+   local r = { local_dev = "rxe1", remote_dev = "node2/rxe0", errors = 1541,
+               local_errors = 1541 }
+   local head = "rail rxe1 -> node2/rxe0: 1,541 errors, "
+   test.eq(engines.fault(r), head .. "all with local rxe1")
+   r.local_errors = 0
+   test.eq(engines.fault(r), head .. "none with local rxe1")
+   r.errors, r.local_errors, r.remote_dev = 2, 1, ""
+   test.eq(engines.fault(r), "rail rxe1 -> -: 2 errors, 1 with local rxe1")
 end
 
 function tests.helpers_show_what_goes_on()

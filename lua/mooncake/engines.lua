@@ -78,6 +78,24 @@ end
 
 local function or_dash(s) return s ~= "" and s or "-" end
 
+-- Which end the errors of a rail speak of: "rail rxe1 -> node2:7000/rxe0: 1,541 errors,
+-- all with local rxe1".
+function engines.fault(r)
+   local ours, n = r.local_errors, r.errors
+   local share = ours == n and "all" or ours == 0 and "none" or util.commas(ours)
+   return ("rail %s -> %s: %s error%s, %s with local %s"):format(r.local_dev,
+      or_dash(r.remote_dev), util.commas(n), n == 1 and "" or "s", share, r.local_dev)
+end
+
+local function faults(e)
+   local out = {}
+   for _, r in ipairs(e:rails() or {}) do
+      if r.errors > 0 and r.state ~= "absent" then out[#out + 1] = engines.fault(r) end
+   end
+   if #out == 0 then return nil end
+   return "\n" .. table.concat(out, "\n")
+end
+
 function engines.rails()
    local head = { "peer", "rail", "to", "state", "read", "written", "slices", "errors",
                   "rate", "latency", "why" }
@@ -94,7 +112,11 @@ function engines.rails()
          }
       end
       return rows
-   end, function(e) return connected(e, true) end)
+   end, function(e)
+      local out = { faults(e) }
+      out[#out + 1] = connected(e, true)
+      return #out > 0 and table.concat(out, "\n") or nil
+   end)
 end
 
 function engines.buffers()
