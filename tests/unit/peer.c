@@ -694,6 +694,18 @@ static bool setup_works(const struct setup *s)
 	return strcmp(s->transports, "rdma") || mc_rdma_list(&info, 1) > 0;
 }
 
+static bool setup_chosen(const struct setup *s)
+{
+	const char *only = getenv("MC_SETUP");
+
+	return !only || !strcmp(only, s->name);
+}
+
+bool setup_wanted(const struct setup *s)
+{
+	return setup_chosen(s) && setup_works(s);
+}
+
 static void run_absent(void **state)
 {
 	(void)state;
@@ -704,14 +716,13 @@ static void run_absent(void **state)
 int run_cases(const char *name, const struct unit_case *cases, int n,
 	      const struct CMUnitTest *more, int n_more)
 {
-	const char *only = getenv("MC_SETUP");
 	int total = n * n_setups, r, k = 0;
 	bool absent = false;
 	struct bound *b = calloc(total + 1, sizeof(*b));
 	struct CMUnitTest *t = calloc(total + n_more + 2, sizeof(*t));
 
 	for (int s = 0; s < n_setups; s++) {
-		if (only && strcmp(only, setups[s].name))
+		if (!setup_chosen(&setups[s]))
 			continue;
 		if (!setup_works(&setups[s])) {
 			absent = true;

@@ -84,6 +84,9 @@ const char *peer_file(const char *name);
 struct mc_options setup_options(const struct setup *s);
 const struct setup *setup_named(const char *name);
 
+/* The environment's MC_SETUP names no other, and what it needs is there. */
+bool setup_wanted(const struct setup *s);
+
 /* Fail the test with the engine's message if @r is negative. */
 #define ok(r) ok_at((r), __FILE__, __LINE__)
 int64_t ok_at(int64_t r, const char *file, int line);

@@ -4,6 +4,7 @@
 # and last "N passed, N failed, N skipped".
 set -u
 passed=0 failed=0
+modprobe sch_netem
 log=$(mktemp)
 
 # run NAME COMMAND...
@@ -12,6 +13,7 @@ run() {
 	shift
 	# As it was, whatever the one before has left.
 	for eth in /sys/class/net/eth*; do
+		tc qdisc del dev "${eth##*/}" root 2>/dev/null
 		ip link set "${eth##*/}" up
 	done
 	timeout -k 5 200 "$@" >"$log" 2>&1
@@ -32,8 +34,14 @@ for setup in rdma rdma-child rdma-2; do
 		build/tests/unit/transport_test
 done
 run "batch_test [rdma]" env MC_SETUP=rdma build/tests/unit/batch_test
+run "failure_test [rdma-child]" env MC_SETUP=rdma-child \
+	build/tests/unit/failure_test
 run "rails: links down and up" build/mooncake run tests/vm/rails.lua \
 	rxe0,rxe1 rxe2,rxe3
+run "loss: packets vanish" build/mooncake run tests/vm/loss.lua \
+	rxe0,rxe1 rxe2,rxe3
+run "peers: killed, frozen, restarted" build/mooncake run \
+	tests/vm/peers.lua rxe0,rxe1 rxe2,rxe3
 run "numa: the nearer device" build/mooncake run tests/vm/numa.lua \
 	rxe0,rxe1 rxe2,rxe3
 run "many buffers" build/mooncake run tests/vm/many.lua rxe0 rxe1

@@ -1,125 +1,99 @@
 -- rails.lua - two engines with two RDMA devices each, in the virtual machine of
--- scripts/vm: bytes flow over both rails, over the other one while a link is down,
--- and over both again. Prints how long it took to notice and to return.
+-- scripts/vm: bytes flow over both rails, over the other one while a link is down, and
+-- over both again; the REPL says which end was at fault. Prints how long it took to
+-- notice and to return.
 --
 --   mooncake run rails.lua NEAR-DEVICES FAR-DEVICES
---
--- Interface ethN carries device rxeN.
 
-local BLOCK, BLOCKS = 128 * 1024, 192
-local LEN = BLOCK * BLOCKS
+local engines = require "mooncake.engines"
+local peer = dofile "tests/vm/peer.lua"
 
-if arg[1] == "far" then
-   local e = assert(mooncake.open { transports = "rdma", devices = arg[2] })
-   local pool = assert(e:alloc(LEN, { access = "rw" }))
-   print(("ready %s %.0f"):format(e:addr(), pool.addr))
-   io.stdout:flush()
-   io.stdin:read "*l"
-   os.exit(0)
-end
+local BLOCK, LEN = 128 * 1024, 24 * 2 ^ 20
 
 local near_devices, far_devices = arg[1], arg[2]
 local first, second = near_devices:match "(%w+),(%w+)"
-local far_first = far_devices:match "%w+"
 
-local far = assert(mooncake.spawn {
-   "build/mooncake", "run", arg[0], "far", far_devices, stdin = "pipe", stdout = "pipe",
-})
-local name, base = assert(far:read_line(20000)):match "^ready (%S+) (%d+)$"
-base = tonumber(base)
+local far = peer.start { devices = far_devices, len = LEN }
 local e = assert(mooncake.open {
    listen = "none", transports = "rdma", devices = near_devices,
 })
 local near = assert(e:alloc(LEN, { access = "local" }))
 local back = assert(e:alloc(LEN, { access = "local" }))
-local s = assert(e:segment(name, 10000))
+local s = assert(e:segment(far.name, 10000))
 
-local function link(dev, state)
-   local eth = dev:gsub("rxe", "eth")
-   assert(os.execute(("ip link set %s %s"):format(eth, state)) == 0)
-end
+local function rails() return peer.rails(e) end
 
-local function rails()
-   local by = {}
-   for _, r in ipairs(e:rails()) do by[r.local_dev] = r end
-   return by
-end
-
-local function reqs(op, from)
-   local q = mooncake.reqs(BLOCKS)
-   for i = 0, BLOCKS - 1 do
-      q[i].op, q[i].segment, q[i].len = op, s.id, BLOCK
-      q[i].buf, q[i].remote = from.ptr + i * BLOCK, base + i * BLOCK
-   end
-   return q
-end
+local function link(dev, state) peer.sh("ip link set %s %s", peer.eth(dev), state) end
 
 local function submit(seed, timeout_ms)
    near:fill(seed)
-   return assert(e:submit(reqs("MC_WRITE", near), { timeout_ms = timeout_ms }))
+   return assert(e:submit(peer.reqs("MC_WRITE", s, near, far, BLOCK),
+      { timeout_ms = timeout_ms }))
 end
 
 local function verify(what)
    back:fill(0)
-   assert(e:transfer(reqs("MC_READ", back), { timeout_ms = 30000 }))
+   assert(e:transfer(peer.reqs("MC_READ", s, back, far, BLOCK), { timeout_ms = 30000 }))
    if back:hash() ~= near:hash() then error(what .. ": other bytes came back") end
 end
 
-local function wait_for(what, seconds, f)
-   local start = mooncake.now()
-   while not f() do
-      if mooncake.now() - start > seconds then error(what .. ": not in time") end
-      mooncake.sleep(2)
-   end
-   return (mooncake.now() - start) * 1000
-end
-
-local function report(what, ms) print(("%s: %.0f ms"):format(what, ms)) end
-
-local function show()
-   for dev, r in pairs(rails()) do
-      print(("  %s -> %s: %s, %.1f MiB written, %d errors, %d local: %s"):format(
-         dev, r.remote_dev, r.state, r.bytes_written / 2 ^ 20, r.errors,
-         r.local_errors, r.why))
-   end
-end
+-- Where the rail of the first device ends.
+local function far_end() return rails()[first].remote_dev:match "[^/]+$" end
 
 -- The second rail is connected once the first has more than it takes at a time.
 local function both_carry()
    for seed = 1, 3 do assert(submit(seed, 60000):wait(-1)) end
    verify "both links"
-   show()
+   peer.show(e)
    for dev, r in pairs(rails()) do
       if r.bytes_written < LEN / 5 then error(dev .. " carries too little") end
    end
 end
 
--- All bytes arrive though the link of a device is taken down in the middle.
+local function errors()
+   local n, ours = 0, 0
+   for _, r in pairs(rails()) do n, ours = n + r.errors, ours + r.local_errors end
+   return n, ours
+end
+
+-- All bytes arrive though the link of a device is taken down in the middle. A rail
+-- whose paths are lost one by one may be up all the while.
 local function one_down(dev, seed)
+   local before, ours_before = errors()
    local list = {}
-   for i = 1, 2 do list[i] = submit(seed, 60000) end
-   mooncake.sleep(100)
+   for i = 1, 3 do list[i] = submit(seed, 60000) end
+   mooncake.sleep(50)
    local start = mooncake.now()
    link(dev, "down")
-   report(dev .. " down: noticed after", wait_for("reroute", 3, function()
-      for _, r in pairs(rails()) do if r.state ~= "up" then return true end end
+   peer.report(dev .. " down: noticed after", peer.wait_for("reroute", 3, function()
+      return errors() > before
    end))
    assert(mooncake.wait_all(list))
-   report("all bytes there after", (mooncake.now() - start) * 1000)
+   peer.report("all bytes there after", (mooncake.now() - start) * 1000)
    verify(dev .. " down")
-   show()
+   peer.show(e)
+   local n, ours = errors()
+   return n - before, ours - ours_before
 end
 
 local function one_up(dev, seed)
    local was = rails()
    link(dev, "up")
-   report(dev .. " up: both rails used again after", wait_for("return", 20, function()
-      assert(submit(seed, 60000):wait(-1))
-      local now = rails()
-      return now[first].bytes_written > was[first].bytes_written + BLOCK and
-             now[second].bytes_written > was[second].bytes_written + BLOCK
-   end))
+   peer.report(dev .. " up: both rails used again after", peer.wait_for("return", 20,
+      function()
+         assert(submit(seed, 60000):wait(-1))
+         local now = rails()
+         return now[first].bytes_written > was[first].bytes_written + BLOCK and
+                now[second].bytes_written > was[second].bytes_written + BLOCK
+      end))
    verify(dev .. " up")
+end
+
+-- What the REPL says of it.
+local function blames(pattern)
+   local text = engines.rails()
+   if not text:find(pattern) then error("no '" .. pattern .. "' in:\n" .. text) end
+   print("  " .. text:match("[^\n]*" .. pattern))
 end
 
 -- No rail is left: an error, soon, that names the peer.
@@ -129,20 +103,26 @@ local function none()
    local start = mooncake.now()
    local r, why = submit(90, 0):wait(-1)
    local ms = (mooncake.now() - start) * 1000
-   report("error with no link", ms)
+   peer.report("error with no link", ms)
    if r then error "bytes moved without a link" end
    print("  " .. why)
-   if not why:find(name, 1, true) then error "the error does not name the peer" end
+   if not why:find(far.name, 1, true) then error "the error does not name the peer" end
    if ms > 2500 then error "the error came late" end
    link(first, "up")
    link(second, "up")
 end
 
 both_carry()
-one_down(first, 10)
+local was = far_end()
+local n, ours = one_down(first, 10)
+if ours ~= n then error(("%d of %d errors seen as local"):format(ours, n)) end
+blames(("rail %s %%-> %%S+: %%d+ errors?, all with local %s"):format(first, first))
 one_up(first, 11)
-one_down(far_first, 20)
-one_up(far_first, 21)
+-- It was not the peer's device that failed, so there is no reason to leave it.
+if far_end() ~= was then error("now it ends at " .. far_end()) end
+n, ours = one_down(was, 20)
+if ours ~= 0 then error(("%d of %d errors seen as local"):format(ours, n)) end
+one_up(was, 21)
 none()
 far:kill "TERM"
 e:close()
