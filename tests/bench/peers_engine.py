@@ -9,8 +9,9 @@ what a peer must know to reach them. Then it does what lines of JSON on stdin sa
   {"what": "run", "op": "write", "block": 4096, "batch": 16, "ms": 300}
 
 answering each with a line, {"error": "..."} if it went wrong, until stdin ends. Which
-engine `mooncake` is, and what it may use, is the environment's choice. Lists of
-addresses are made before the clock runs.
+engine `mooncake` is, and what it may use, is the environment's choice: PEER_PROTOCOL
+(tcp) and PEER_DEVICES are what it is opened with. Lists of addresses are made before
+the clock runs.
 """
 
 import ctypes
@@ -37,7 +38,9 @@ class Mooncake:
 
         self.address = address
         self.engine = TransferEngine()
-        if self.engine.initialize(HOST, "P2PHANDSHAKE", "tcp", ""):
+        protocol = os.environ.get("PEER_PROTOCOL", "tcp")
+        devices = os.environ.get("PEER_DEVICES", "")
+        if self.engine.initialize(HOST, "P2PHANDSHAKE", protocol, devices):
             raise RuntimeError("initialize() failed")
         if self.engine.register_memory(address, span):
             raise RuntimeError("register_memory() failed")
