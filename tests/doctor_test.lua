@@ -55,6 +55,12 @@ function tests.every_check_has_name_state_and_detail()
    end
 end
 
+function tests.tcp_may_mean_shared_memory()
+   expect(check("same host", {}, { transports = "" }), "ok", "may choose shared memory")
+   expect(check("same host", {}, { transports = "tcp" }), "ok", "is not used")
+   expect(check("same host", {}, { transports = "shm, tcp" }), "ok", "may be chosen")
+end
+
 function tests.an_empty_machine_is_no_error()
    for _, name in ipairs { "kernel", "cpus", "numa", "memlock", "open files" } do
       assert(check(name, {}))

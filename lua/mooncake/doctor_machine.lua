@@ -345,6 +345,18 @@ local function profile(m)
                "its memory, without authentication", "keep the ports within the cluster")
 end
 
+-- What programs get that ask the Python package for tcp.
+local function same_host(m)
+   local list = m.transports or os.getenv "MOONCAKE_TRANSPORTS" or ""
+   if list == "" then
+      return ok("same host", "'tcp' of the Python package may choose shared memory " ..
+                "between processes of one host; MOONCAKE_TRANSPORTS=tcp forbids it")
+   end
+   local shared = ("," .. list:gsub("%s", "") .. ","):find(",shm,", 1, true)
+   return ok("same host", ("shared memory %s, as MOONCAKE_TRANSPORTS=%s says"):format(
+                shared and "may be chosen" or "is not used", list))
+end
+
 -- ---- registries ------------------------------------------------------------
 
 -- Opening one loads what its client needs, and reaches no server.
@@ -390,7 +402,7 @@ local function registry_at(url)
 end
 
 -- @fake replaces parts of the machine in tests: root, libraries, io_uring_errno,
--- open_registry, profile, key_file.
+-- open_registry, profile, key_file, transports.
 local function checks(fake)
    local m = fake or {}
    m.root = m.root or ""
@@ -401,6 +413,7 @@ local function checks(fake)
       ptrace(m), dev_shm(m), io_uring(m),
       tcp_buffers(m, "tcp_rmem", "rmem_max"), tcp_buffers(m, "tcp_wmem", "wmem_max"),
       rdma_library(m), rdma_devices(m), cuda(m), registries(m), profile(m),
+      same_host(m),
    }
    if m.root ~= "" then return list end
    for _, c in ipairs(rdma_devices_open()) do list[#list + 1] = c end
