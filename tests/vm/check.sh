@@ -48,5 +48,11 @@ run "many buffers" build/mooncake run tests/vm/many.lua rxe0 rxe1
 run "pool: 4 paths for 32 peers" env MC_MAX_EP_PER_CTX=4 \
 	build/mooncake run tests/vm/pool.lua rxe0 rxe1
 run "errors" build/mooncake run tests/vm/errors.lua
+# The public wheel does not find the address by itself here: GID 1 has it.
+run "the public wheel" env MC_GID_INDEX=1 PEER_PROTOCOL=rdma PEER_DEVICES=rxe2 \
+	OUR_DEVICES=rxe0 build/mooncake test tests/public_test.lua
+run "the public wheel, two devices" env MC_GID_INDEX=1 PEER_PROTOCOL=rdma \
+	PEER_DEVICES=rxe2,rxe3 OUR_DEVICES=rxe0,rxe1 \
+	build/mooncake test tests/public_test.lua
 echo "$passed passed, $failed failed, 0 skipped"
 [ $failed = 0 ]
