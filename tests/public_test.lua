@@ -117,9 +117,9 @@ end
 local function pair(len, where)
    where = where or { ours = "peer", theirs = "P2PHANDSHAKE" }
    local p = { len = len }
-   p.engine = open { registry = where.ours, name = where.name }
+   p.engine = open { registry = where.ours, name = where.name, listen = where.listen }
    p.buffer = assert(p.engine:alloc(len, { access = "rw" }))
-   p.peer = start(where.peer_name or "127.0.0.1", where.theirs)
+   p.peer = start(where.peer_name or "127.0.0.1", where.theirs, where.env)
    p.remote = p.peer:alloc(len)
    p.segment = assert(p.engine:segment(p.peer.name, 5000))
    return p
@@ -185,6 +185,12 @@ end
 function tests.notifications_and_probes_both_ways()
    have_wheel()
    all(pair(MiB))
+end
+
+function tests.over_IPv6()
+   have_wheel()
+   all(pair(MiB, { ours = "peer", theirs = "P2PHANDSHAKE", listen = "[::1]:0",
+                   peer_name = "[::1]", env = { MC_USE_IPV6 = "1" } }))
 end
 
 function tests.batches_of_blocks()

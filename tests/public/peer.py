@@ -34,7 +34,8 @@ def view(addr, length):
 def do_open(name, metadata):
     r = engine.initialize(name, metadata, PROTOCOL, DEVICES)
     if metadata == "P2PHANDSHAKE":
-        name = f"{name.rsplit(':', 1)[0]}:{engine.get_rpc_port()}"
+        host = name if name.endswith("]") else name.rsplit(":", 1)[0]
+        name = f"{host}:{engine.get_rpc_port()}"
     return f"{r} {name}"
 
 
