@@ -23,7 +23,7 @@ local MAX_REQUESTS = 65536
 local function spawn_target(spec)
    local argv = { proc.exe(), "bench", "--target", "--span", spec.span, "--memory",
                   spec.memory, stdout = "pipe", env = { MOONCAKE_BENCH_CHILD = 1 } }
-   for _, k in ipairs { "transport", "key", "spin" } do
+   for _, k in ipairs { "transport", "key", "spin", "device" } do
       if spec[k] then
          argv[#argv + 1], argv[#argv + 2] = "--" .. k, spec[k]
       end
@@ -62,7 +62,7 @@ local function connect(self, spec)
    -- First, so that an option that is wrong is said here and not by the target.
    self.engine, why, errno = mooncake.open {
       listen = "none", registry = spec.join, transports = spec.transport,
-      key_file = spec.key, spin_us = spec.spin,
+      key_file = spec.key, devices = spec.device, spin_us = spec.spin,
    }
    if not self.engine then return nil, why, errno end
    if not addr then
@@ -82,8 +82,8 @@ end
 
 -- spec: node ("host:port", or a name with `join`, the registry's URL; nil: a target is
 -- started), transport, memory ("alloc" or
--- "foreign"), span, key, spin (microseconds to poll before sleeping), stopped (says
--- whether to end early).
+-- "foreign"), span, key, spin (microseconds to poll before sleeping), device (names, as
+-- in "rxe0,rxe1"), stopped (says whether to end early).
 function bench.open(spec)
    local self = setmetatable({ spec = spec, span = spec.span, limits = {} }, Session)
    local ok, why, errno = connect(self, spec)
@@ -113,22 +113,29 @@ function Session:target_cpu()
    return a and a.cpu_ns
 end
 
--- Bytes by transport so far.
-local function by_transport(self)
-   local t = {}
-   for _, r in ipairs(self.engine:rails() or {}) do
-      t[r.transport] = (t[r.transport] or 0) + r.bytes_read + r.bytes_written
+-- Bytes by rail so far, in the rails' order.
+local function by_rail(self)
+   local list = {}
+   for i, r in ipairs(self.engine:rails() or {}) do
+      list[i] = { transport = r.transport, rail = r.local_dev .. " -> " .. r.remote_dev,
+                  bytes = r.bytes_read + r.bytes_written }
    end
-   return t
+   return list
 end
 
+-- The rails that moved some since, and the transports that they are of.
 local function moved_by(before, after)
-   local names = {}
-   for name, bytes in pairs(after) do
-      if bytes > (before[name] or 0) then names[#names + 1] = name end
+   local rails, names, seen = {}, {}, {}
+   for i, r in ipairs(after) do
+      r.bytes = r.bytes - (before[i] and before[i].bytes or 0)
+      if r.bytes > 0 then rails[#rails + 1] = r end
+      if r.bytes > 0 and not seen[r.transport] then
+         seen[r.transport] = true
+         names[#names + 1] = r.transport
+      end
    end
    table.sort(names)
-   return table.concat(names, "+")
+   return rails, table.concat(names, "+")
 end
 
 -- How many blocks there are places for before they repeat.
@@ -151,7 +158,8 @@ local function requests(self, p)
 end
 
 -- Run a point: p.op, block, batch, threads, ms, random, from_c. Figures as
--- measure.figures(), with transport and the share of a CPU the target used.
+-- measure.figures(), with transport, the share of a CPU the target used, and rails: who
+-- moved how many bytes.
 function Session:run(p)
    if p.block > self.span then return nil, "a block is larger than the span" end
    local reqs, n = requests(self, p)
@@ -159,14 +167,14 @@ function Session:run(p)
    local m, why = measure.run(self.engine, reqs, n, p.batch, threads,
                               math.max(20, p.ms / 10), p.from_c)
    if not m then return nil, why end
-   local rails, cpu = by_transport(self), self:target_cpu()
+   local rails, cpu = by_rail(self), self:target_cpu()
    m, why = measure.run(self.engine, reqs, n, p.batch, threads, p.ms, p.from_c,
                         self.spec.stopped)
    if not m then return nil, why end
    local after = cpu and self:target_cpu()
    local target_ns = after and after - cpu or 0
    local f = measure.figures(m, target_ns)
-   f.transport = moved_by(rails, by_transport(self))
+   f.rails, f.transport = moved_by(rails, by_rail(self))
    f.target_share = after and target_ns / tonumber(m.wall_ns)
    return f
 end

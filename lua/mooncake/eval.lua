@@ -2,14 +2,9 @@
 -- expressions first, results as text. Used by the REPL here, and by a node for the REPL
 -- of someone else.
 
-local ffi = require "ffi"
 local engines = require "mooncake.engines"
 local strict = require "mooncake.strict"
-
-ffi.cdef [[
-int mcl_setenv(const char *name, const char *value, int overwrite) __asm__("setenv");
-int mcl_unsetenv(const char *name) __asm__("unsetenv");
-]]
+local util = require "mooncake.util"
 
 local eval = {}
 
@@ -80,11 +75,7 @@ Lua, with the library as `mooncake`. An expression prints its value.
 
 local function trace(self, on)
    self.tracing = on ~= false
-   if self.tracing then
-      ffi.C.mcl_setenv("MC_LOG", "debug", 1)
-   else
-      ffi.C.mcl_unsetenv "MC_LOG"
-   end
+   util.setenv("MC_LOG", self.tracing and "debug" or nil)
    return self.tracing and "tracing" or "not tracing"
 end
 

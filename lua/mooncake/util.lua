@@ -244,4 +244,20 @@ function progress:finish(text)
    if text then io.stderr:write(text, "\n") end
 end
 
+-- ---- the environment of this process, and of those that it starts --------------------
+
+ffi.cdef [[
+int mcl_setenv(const char *name, const char *value, int overwrite) __asm__("setenv");
+int mcl_unsetenv(const char *name) __asm__("unsetenv");
+]]
+
+-- nil: take it away.
+function util.setenv(name, value)
+   if value == nil then
+      ffi.C.mcl_unsetenv(name)
+   else
+      ffi.C.mcl_setenv(name, tostring(value), 1)
+   end
+end
+
 return util

@@ -8,6 +8,7 @@ local proc = require "mooncake.proc"
 local util = require "mooncake.util"
 
 local INTERRUPTED = 130
+local BAR = 40                                  -- columns of the longest
 local EINVAL = 22
 local MOST, MOST_SECONDS = 2 ^ 20, 1e6
 
@@ -24,7 +25,7 @@ local function target(opt)
    local n = util.check(node.open {
       engine = { listen = opt.listen, advertise = opt.advertise, name = opt.name,
                  registry = opt.join, transports = opt.transport, key_file = opt.key,
-                 spin_us = opt.spin },
+                 devices = opt.device, spin_us = opt.spin },
       memory = opt.span, foreign = opt.memory == "foreign",
    })
    n.memory:fill(2)
@@ -68,6 +69,22 @@ end
 
 local function us(n) return util.duration(n / 1e6) end
 
+-- How the bytes were shared, where there was more than one way for them.
+local function print_rails(f)
+   local all, most, wide = 0, 0, 0
+   for _, r in ipairs(f.rails) do
+      all, most = all + r.bytes, math.max(most, r.bytes)
+      wide = math.max(wide, #r.rail)
+   end
+   for _, r in ipairs(#f.rails > 1 and f.rails or {}) do
+      print(("  %s%s  %s %3.0f %%"):format(
+               r.rail, (" "):rep(wide - #r.rail),
+               ("█"):rep(math.max(1, math.floor(BAR * r.bytes / most + 0.5))),
+               100 * r.bytes / all))
+   end
+   io.stdout:flush()
+end
+
 local function print_row(f, p, limit, why, opt)
    head(opt)
    row({
@@ -77,6 +94,7 @@ local function print_row(f, p, limit, why, opt)
       limit and ("%.2f"):format(limit.gb_per_s),
       limit and ("%.2f"):format(f.gb_per_s / limit.gb_per_s), why,
    }, opt)
+   print_rails(f)
 end
 
 local function print_json(f, p, limit, why)
@@ -85,7 +103,7 @@ local function print_json(f, p, limit, why)
       threads = p.threads, random = p.random, gb_per_s = f.gb_per_s, p50_us = f.p50_us,
       p99_us = f.p99_us, p999_us = f.p999_us, cpu_s_per_gb = f.cpu_s_per_gb,
       cpu_of_target = f.target_share ~= nil, errors = f.errors, batches = f.batches,
-      limited_by = why, limit_gb_per_s = limit and limit.gb_per_s,
+      rails = json.array(f.rails), limited_by = why, limit_gb_per_s = limit and limit.gb_per_s,
       limit_p50_us = limit and limit.p50_us,
       ratio = limit and f.gb_per_s / limit.gb_per_s,
    })
@@ -164,7 +182,8 @@ end
 local function one_transport(opt, list, transport, where)
    local s, why, errno = bench.open {
       node = where, join = opt.join, transport = transport, memory = opt.memory,
-      span = opt.span, key = opt.key, spin = opt.spin, stopped = opt.stopped,
+      span = opt.span, key = opt.key, spin = opt.spin, device = opt.device,
+      stopped = opt.stopped,
    }
    if not s then
       if opt.stopped() then return 0 end
@@ -204,6 +223,7 @@ end
 
 local function run(opt, args)
    check_options(opt, args)
+   if opt.gid_index then util.setenv("MC_GID_INDEX", opt.gid_index) end
    if opt.target then return target(opt) end
    local list, errors = points(opt), 0
    opt.stopped = proc.on_sigint()
@@ -246,6 +266,9 @@ interrupted, after the points that were measured.]] .. environment,
       target = { false, "be the target, until Ctrl-C" },
       transport = { nil, "tcp, shm; a list: each by itself; default: what is fastest",
                     "LIST" },
+      device = { nil, "devices for rdma, interfaces for tcp: as mlx5_0,mlx5_1", "LIST" },
+      ["gid-index"] = { nil, "the GID of rdma devices; default: the best, or " ..
+                        "$MC_GID_INDEX", "N", number = true },
       op = { "write", "write, read, or both as a list", "LIST" },
       block = { "4k,64k,1m", "bytes of a block", "LIST" },
       batch = { "1,16,128", "blocks of a batch", "LIST" },

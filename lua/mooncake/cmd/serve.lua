@@ -50,6 +50,7 @@ end
 
 local function run(opt)
    if opt.eval_timeout <= 0 then util.fail "--eval-timeout is of more than 0 seconds" end
+   if opt.gid_index then util.setenv("MC_GID_INDEX", opt.gid_index) end
    local stopped, fd = proc.on_sigint()
    local registry = start_registry(opt)
    local n = util.check(node.open {
@@ -95,7 +96,9 @@ than --eval-timeout is stopped, for a node has others to serve.]] .. environment
       ["allow-repl"] = { false, "evaluate Lua that nodes with the key send" },
       ["eval-timeout"] = { 5, "stop such a text after so long", "SECONDS" },
       transport = { nil, "only these: tcp, shm", "LIST" },
-      devices = { nil, "interfaces for tcp, as eth0,eth1", "LIST" },
+      devices = { nil, "devices for rdma, interfaces for tcp: as mlx5_0,mlx5_1", "LIST" },
+      ["gid-index"] = { nil, "the GID of rdma devices; default: the best, or " ..
+                        "$MC_GID_INDEX", "N", number = true },
       key = { nil, "file of the cluster key; default $MOONCAKE_KEY_FILE", "FILE" },
       ["tls-cert"] = { nil, "PEM file; with its key it turns TLS 1.3 on", "FILE" },
       ["tls-key"] = { nil, "its key", "FILE" },
