@@ -103,7 +103,8 @@ local function print_json(f, p, limit, why)
       threads = p.threads, random = p.random, gb_per_s = f.gb_per_s, p50_us = f.p50_us,
       p99_us = f.p99_us, p999_us = f.p999_us, cpu_s_per_gb = f.cpu_s_per_gb,
       cpu_of_target = f.target_share ~= nil, errors = f.errors, batches = f.batches,
-      rails = json.array(f.rails), limited_by = why, limit_gb_per_s = limit and limit.gb_per_s,
+      rails = json.array(f.rails), limited_by = why,
+      limit_gb_per_s = limit and limit.gb_per_s,
       limit_p50_us = limit and limit.p50_us,
       ratio = limit and f.gb_per_s / limit.gb_per_s,
    })
