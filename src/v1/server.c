@@ -31,6 +31,7 @@ enum {
 	V1SERVE_MAX = 8192,		/* connections */
 	V1SERVE_STEPS = 64,		/* per event, then others' turn */
 	V1SERVE_PIECE = 1 << 30,
+	V1SERVE_APART = 32 << 10,	/* not sent with the status */
 	V1SERVE_PORTS = 100,		/* tried before giving up */
 };
 
@@ -115,7 +116,10 @@ static int v1serve_flush(struct v1_conn *c)
 
 		if (head)
 			iov[n++] = (struct iovec){ c->out + c->out_off, head };
-		if (span && c->span.left)
+		/* Behind a status, much is copied out of step with the
+		 * kernel's pages, and slowly. */
+		if (span && c->span.left &&
+		    (!head || c->span.left < V1SERVE_APART))
 			n += wire_span_iov(&c->span, iov + n, 1);
 		r = mc_stream_writev(&c->s, iov, n);
 		if (r <= 0)
