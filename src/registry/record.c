@@ -94,7 +94,7 @@ static int record_keys(struct json_object *o, const char *name,
 static struct json_object *record_buffer(const struct mc_record *r, uint64_t i)
 {
 	const struct mc_buffer_info *b = &r->buffers[i];
-	const uint32_t *keys = r->keys + i * r->n_devs;
+	const uint32_t *keys = r->n_devs ? r->keys + i * r->n_devs : NULL;
 	struct json_object *o = json_object_new_object();
 	bool whole = o;
 

@@ -2,8 +2,9 @@
  * v1_fuzz.c - libFuzzer target: any bytes as what a program of the public
  * Mooncake says. The first byte chooses.
  *
- *	0 (mod 4)  text: a descriptor, rpc_meta, a notification. What decodes
- *	           is in order, and fits where it is put.
+ *	0 (mod 4)  text: a descriptor, rpc_meta, a notification, a connection
+ *	           of devices. What decodes is in order, and fits where it
+ *	           is put.
  *	1          a connection to an engine's own port
  *	2          one to its port for data; small addresses become those of
  *	           what it offers
@@ -88,15 +89,23 @@ static void fuzz_text(const char *text, size_t len)
 {
 	char addr[MC_ADDR_MAX], name[MC_NAME_MAX], *msg = NULL;
 	struct mc_v1_segment s;
-	uint32_t n;
+	struct mc_meeting m;
+	uint32_t n, key;
 
 	if (!mc_v1_segment_decode(text, len, &s)) {
+		for (uint64_t i = 0; s.n_devs && i < s.n; i++)
+			if (mc_v1_segment_key(&s, s.buf[i].id, s.n_devs - 1,
+					      &key) && !key)
+				abort();
 		for (uint64_t i = 0; i + 1 < s.n; i++)
 			if (s.buf[i + 1].addr - s.buf[i].addr <
 			    s.buf[i].len)
 				abort();
 		mc_v1_segment_free(&s);
 	}
+	if (!mc_v1_meeting_decode(text, len, &m) &&
+	    (m.n_qps > MC_V1_QPS || !memchr(m.why, 0, sizeof(m.why))))
+		abort();
 	if (!mc_v1_place_decode(text, len, addr) &&
 	    strlen(addr) >= sizeof(addr))
 		abort();
