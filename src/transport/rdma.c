@@ -82,6 +82,7 @@ static void rdma_close(void *ctx)
 	mc_rdma_served_fini(c);
 	mc_rdma_endpoints_fini(c);
 	mc_rdma_memory_fini(c);
+	mc_tasks_close(&c->hands);
 	for (int i = 0; i < c->n_devs; i++)
 		rdma_dev_fini(&c->devs[i]);
 	munmap((void *)c->alive, 4096);
@@ -109,7 +110,22 @@ static struct rdma_ctx *rdma_new(struct mc_host *host,
 	pthread_mutex_init(&c->served_lock, NULL);
 	pthread_mutex_init(&c->endpoint_lock, NULL);
 	mc_rdma_pool_init(&c->pool);
+	mc_tasks_open(&c->hands, VERBS_DEVS);
 	return c;
+}
+
+/* What is the same for all devices, for buffers are registered with all. */
+static void rdma_settle(struct rdma_ctx *c)
+{
+	c->chunk_bits = mc_rdma_chunk_bits(c);
+	c->on_demand = mc_verbs_env("MC_IB_ON_DEMAND", 0, 1, 0);
+	for (int i = 0; i < c->n_devs && c->on_demand; i++) {
+		c->on_demand = mc_verbs_on_demand(&c->devs[i].v);
+		if (!c->on_demand)
+			mc_log(MC_WARN, "rdma", "%s has no on-demand paging, "
+			       "which MC_IB_ON_DEMAND asks for: memory is "
+			       "pinned", c->devs[i].v.name);
+	}
 }
 
 static int rdma_open(void **ctx, struct mc_host *host,
@@ -144,6 +160,7 @@ static int rdma_open(void **ctx, struct mc_host *host,
 		rdma_close(c);
 		return r;
 	}
+	rdma_settle(c);
 	*ctx = c;
 	return 0;
 }

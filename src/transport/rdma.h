@@ -3,6 +3,7 @@
  *
  *	rdma.c		the transport: devices, and the vtable
  *	rdma_memory.c	buffers registered with every device
+ *	rdma_cuda.c	the memory of GPUs
  *	rdma_keys.c	how a peer learns the key of a buffer
  *	rdma_end.c	one end of a connection: a queue pair and what it needs
  *	rdma_connect.c	two ends meet, and part
@@ -23,6 +24,7 @@
 #include "verbs.h"
 
 #include "../base/ranges.h"
+#include "../base/tasks.h"
 
 enum {
 	RDMA_CHAIN = 32,		/* requests posted by one call */
@@ -64,6 +66,9 @@ struct rdma_ctx {
 	struct mc_ranges by_addr;	/* of struct rdma_buffer */
 	uint32_t memory_version;	/* grows as buffers go; atomic */
 	bool warned;			/* of memory that cannot be had */
+	uint8_t chunk_bits;		/* buffers are cut at multiples */
+	bool on_demand;			/* asked for: pages are not pinned */
+	struct mc_tasks hands;		/* that register much memory */
 
 	struct rdma_pool pool;		/* paths that are open */
 
@@ -81,7 +86,7 @@ void mc_rdma_dev_look(struct rdma_dev *d);
 
 /* ---- memory (rdma_memory.c) ----------------------------------------- */
 
-/* A buffer found, to be used while no buffer has gone since. */
+/* A chunk of a buffer, to be used while no buffer has gone since. */
 struct rdma_local {
 	uint64_t addr, len;
 	uint32_t lkey, version;
@@ -92,12 +97,25 @@ int mc_rdma_reg(void *ctx, const struct mc_buffer_info *b, int fd,
 int mc_rdma_unreg(void *ctx, const struct mc_buffer_info *b);
 void mc_rdma_memory_fini(struct rdma_ctx *c);
 
-/* The key for device @dev of the buffer that holds [addr, addr+len): false if
- * it has none. */
+/* The key for device @dev of a whole buffer, for strange peers: false if it has
+ * none, or one for each of its chunks. */
 bool mc_rdma_v1_key(void *ctx, const struct mc_buffer_info *b, int dev,
 		    uint32_t *rkey);
-bool mc_rdma_local(struct rdma_ctx *c, int dev, uint64_t addr, uint64_t len,
+
+/* The chunk that holds @addr with its key for device @dev: false if there is
+ * none. */
+bool mc_rdma_local(struct rdma_ctx *c, int dev, uint64_t addr,
 		   struct rdma_local *out);
+
+/* How large chunks are, by the devices and MC_MAX_MR_SIZE: rdma_keys.h. */
+int mc_rdma_chunk_bits(const struct rdma_ctx *c);
+
+/* ---- memory of GPUs (rdma_cuda.c) ----------------------------------- */
+
+/* A descriptor of the CUDA memory at [addr, addr+len), the caller's to close;
+ * @base is the address that it begins with. -ENOENT: it is not CUDA's; another
+ * error: it is, and there can be no descriptor. */
+int mc_rdma_cuda_dmabuf(uint64_t addr, uint64_t len, uint64_t *base);
 
 /* ---- ends (rdma_end.c) ---------------------------------------------- */
 
@@ -172,6 +190,12 @@ struct rdma_sent {
 	int err;			/* it ends with this all the same */
 };
 
+/* The key of a chunk of the peer's; id 0: none. */
+struct rdma_known {
+	struct rdma_chunk chunk;
+	uint32_t rkey;
+};
+
 enum rdma_asking {
 	RDMA_KNOWS, RDMA_ASKS_ROOT, RDMA_ASKS_RUN,
 };
@@ -199,12 +223,13 @@ struct rdma_path {
 
 	struct rdma_local local;	/* last hit */
 	enum rdma_asking asking;
-	uint32_t ask_id;
+	struct rdma_chunk ask;
+	uint8_t chunk_bits;		/* of the peer's chunks */
 	struct rdma_root keys;		/* where the peer's root is: its addr
 					 * and rkey */
 	struct rdma_answer *answer;
 	struct ibv_mr *answer_mr;
-	struct { uint32_t id, rkey; } cache[RDMA_CACHE];
+	struct rdma_known cache[RDMA_CACHE];
 
 	/* In the pool. */
 	struct rdma_path *newer, *older;

@@ -21,7 +21,7 @@
 
 enum {
 	CONNECT_MAGIC = 0x6d63524d,
-	CONNECT_VERSION = 1,
+	CONNECT_VERSION = 2,
 	CONNECT_RD_ATOMIC = 16,
 	CONNECT_SERVED = 4096,		/* ends that answer */
 	CONNECT_ORPHAN_MS = 60000,	/* one whose connection has gone */
@@ -54,7 +54,8 @@ struct rdma_welcome {
 	uint32_t qpn, psn;
 	uint32_t mtu;
 	uint8_t rd_atomic, gid_of;	/* the caller's GID that is meant */
-	uint8_t pad[2];
+	uint8_t chunk_bits;		/* of the answerer's buffers */
+	uint8_t pad;
 	uint64_t keys_addr;
 	uint32_t keys_rkey;
 	char dev[32];
@@ -244,6 +245,7 @@ static int connect_answer_on(struct rdma_ctx *c, struct rdma_dev *d,
 	w->mtu = far.mtu;
 	w->rd_atomic = far.rd_atomic;
 	w->gid_of = theirs;
+	w->chunk_bits = c->chunk_bits;
 	w->keys_addr = (uintptr_t)d->keys.root;
 	w->keys_rkey = d->keys.root_mr->rkey;
 	mc_copy(w->dev, d->v.name);
@@ -360,13 +362,15 @@ static int connect_take(struct rdma_path *p, const struct verbs_port *port,
 		return mc_err(-EPROTO, "an answer that makes no sense");
 	memcpy(&w, blob->data, sizeof(w));
 	w.dev[sizeof(w.dev) - 1] = 0;
-	if (w.magic != CONNECT_MAGIC || w.gid_of >= port->n_gids)
+	if (w.magic != CONNECT_MAGIC || w.gid_of >= port->n_gids ||
+	    w.chunk_bits < RDMA_CHUNK_MIN || w.chunk_bits > RDMA_CHUNK_MAX)
 		return mc_err(-EPROTO, "an answer that makes no sense");
 	p->token = w.token;
 	if (p->peer.epoch && w.epoch != p->peer.epoch)
 		return mc_err(-ESTALE, "it was restarted");
 	p->keys.addr = w.keys_addr;
 	p->keys.rkey = w.keys_rkey;
+	p->chunk_bits = w.chunk_bits;
 	snprintf(p->base.remote_dev, sizeof(p->base.remote_dev), "%.40s/%s",
 		 p->peer.name, w.dev);
 	far = (struct rdma_far){

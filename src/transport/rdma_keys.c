@@ -13,18 +13,32 @@ enum {
 	KEYS_READ = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ,
 };
 
-/* A slot is one word, so that it is read whole: the id above the key; 0 is an
- * empty one, as there is no buffer 0. */
 struct rdma_table {
-	uint64_t *slots;
+	struct rdma_slot *slots;
 	uint32_t bits;
 	struct ibv_mr *mr;
 	struct rdma_table *older;
 };
 
-static uint64_t keys_home(uint32_t bits, uint32_t id)
+static uint64_t keys_word(struct rdma_chunk c)
 {
-	return (uint32_t)(id * 0x9e3779b1u) >> (32 - bits);
+	return (uint64_t)c.id << 32 | c.number;
+}
+
+static uint64_t keys_home(uint32_t bits, struct rdma_chunk c)
+{
+	return keys_word(c) * 0x9e3779b97f4a7c15u >> (64 - bits);
+}
+
+static uint64_t keys_bytes(uint32_t bits)
+{
+	return ((1ull << bits) + RDMA_RUN) * sizeof(struct rdma_slot);
+}
+
+static uint32_t keys_slot_check(const struct rdma_slot *s)
+{
+	return ((keys_word(s->chunk) ^ (uint64_t)s->rkey << 16) *
+		0x9e3779b97f4a7c15u) >> 32 ^ 0x6d6f6f6eu;
 }
 
 static uint64_t keys_check(const struct rdma_root *r)
@@ -55,7 +69,7 @@ static struct rdma_table *keys_table(struct ibv_pd *pd, uint32_t bits)
 	if (!t)
 		return NULL;
 	t->bits = bits;
-	t->slots = keys_memory(pd, ((1ull << bits) + RDMA_RUN) * 8, &t->mr);
+	t->slots = keys_memory(pd, keys_bytes(bits), &t->mr);
 	if (t->slots)
 		return t;
 	free(t);
@@ -71,25 +85,28 @@ static void keys_table_free(struct rdma_table *t)
 	free(t);
 }
 
-/* The slot of @id, or with 0 an empty one, in the run of @id. */
-static uint64_t *keys_slot(struct rdma_table *t, uint32_t id, uint32_t want)
+/* The slot of @want, or an empty one if that is 0, in the run of @c. */
+static struct rdma_slot *keys_slot(struct rdma_table *t, struct rdma_chunk c,
+				   uint64_t want)
 {
-	uint64_t *run = t->slots + keys_home(t->bits, id);
+	struct rdma_slot *run = t->slots + keys_home(t->bits, c);
 
 	for (int i = 0; i < RDMA_RUN; i++)
-		if (run[i] >> 32 == want)
+		if (keys_word(run[i].chunk) == want)
 			return &run[i];
 	return NULL;
 }
 
-static bool keys_put(struct rdma_table *t, uint32_t id, uint32_t rkey)
+static bool keys_put(struct rdma_table *t, struct rdma_chunk c, uint32_t rkey)
 {
-	uint64_t *slot = keys_slot(t, id, 0);
+	struct rdma_slot *slot = keys_slot(t, c, 0);
 
-	if (slot)
-		__atomic_store_n(slot, (uint64_t)id << 32 | rkey,
-				 __ATOMIC_RELEASE);
-	return slot;
+	if (!slot)
+		return false;
+	*slot = (struct rdma_slot){ c, rkey, 0 };
+	__atomic_store_n(&slot->check, keys_slot_check(slot),
+			 __ATOMIC_RELEASE);
+	return true;
 }
 
 static bool keys_copy(struct rdma_table *to, const struct rdma_table *from)
@@ -97,8 +114,8 @@ static bool keys_copy(struct rdma_table *to, const struct rdma_table *from)
 	uint64_t n = from ? (1ull << from->bits) + RDMA_RUN : 0;
 
 	for (uint64_t i = 0; i < n; i++)
-		if (from->slots[i] && !keys_put(to, from->slots[i] >> 32,
-						(uint32_t)from->slots[i]))
+		if (from->slots[i].chunk.id &&
+		    !keys_put(to, from->slots[i].chunk, from->slots[i].rkey))
 			return false;
 	return true;
 }
@@ -135,7 +152,7 @@ static int keys_grow(struct rdma_keys *k)
 	k->table = t;
 	keys_publish(k);
 	if (old)
-		memset(old->slots, 0, ((1ull << old->bits) + RDMA_RUN) * 8);
+		memset(old->slots, 0, keys_bytes(old->bits));
 	return 0;
 }
 
@@ -165,25 +182,25 @@ void mc_rdma_keys_fini(struct rdma_keys *k)
 	pthread_mutex_destroy(&k->lock);
 }
 
-int mc_rdma_keys_add(struct rdma_keys *k, uint32_t id, uint32_t rkey)
+int mc_rdma_keys_add(struct rdma_keys *k, struct rdma_chunk c, uint32_t rkey)
 {
 	int r = 0;
 
 	pthread_mutex_lock(&k->lock);
-	while (!r && (!k->table || !keys_put(k->table, id, rkey)))
+	while (!r && (!k->table || !keys_put(k->table, c, rkey)))
 		r = keys_grow(k);
 	pthread_mutex_unlock(&k->lock);
 	return r;
 }
 
-void mc_rdma_keys_del(struct rdma_keys *k, uint32_t id)
+void mc_rdma_keys_del(struct rdma_keys *k, struct rdma_chunk c)
 {
-	uint64_t *slot;
+	struct rdma_slot *slot;
 
 	pthread_mutex_lock(&k->lock);
-	slot = k->table ? keys_slot(k->table, id, id) : NULL;
+	slot = k->table ? keys_slot(k->table, c, keys_word(c)) : NULL;
 	if (slot)
-		__atomic_store_n(slot, 0, __ATOMIC_RELEASE);
+		memset(slot, 0, sizeof(*slot));
 	pthread_mutex_unlock(&k->lock);
 }
 
@@ -193,17 +210,18 @@ bool mc_rdma_root_whole(const struct rdma_root *r)
 	       !r->addr;
 }
 
-uint64_t mc_rdma_run_addr(const struct rdma_root *r, uint32_t id)
+uint64_t mc_rdma_run_addr(const struct rdma_root *r, struct rdma_chunk c)
 {
-	return r->addr + 8 * keys_home(r->bits, id);
+	return r->addr + sizeof(struct rdma_slot) * keys_home(r->bits, c);
 }
 
-bool mc_rdma_run_find(const uint64_t run[RDMA_RUN], uint32_t id,
-		      uint32_t *rkey)
+bool mc_rdma_run_find(const struct rdma_slot run[RDMA_RUN],
+		      struct rdma_chunk c, uint32_t *rkey)
 {
 	for (int i = 0; i < RDMA_RUN; i++)
-		if (run[i] >> 32 == id) {
-			*rkey = (uint32_t)run[i];
+		if (keys_word(run[i].chunk) == keys_word(c) &&
+		    run[i].check == keys_slot_check(&run[i])) {
+			*rkey = run[i].rkey;
 			return true;
 		}
 	return false;

@@ -2,6 +2,11 @@
  * rdma_memory.c - buffers, each registered once with every device, so that
  * nothing has to be registered when a transfer begins.
  *
+ * A part is what is registered at a time: a chunk of the buffer (rdma_keys.h)
+ * with a device. To pin much memory takes long, so several threads take the
+ * parts of a large buffer, and whoever asked for it tells now and then how far
+ * they are.
+ *
  * Where rdma was not asked for by name, memory that cannot be registered is no
  * error: the buffer is then moved by other transports.
  */
@@ -14,31 +19,119 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
-struct rdma_buffer {
-	struct mc_node node;
-	uint32_t id;
-	struct ibv_mr *mr[VERBS_DEVS];
+enum {
+	MEMORY_TELL_S = 2,
+	MEMORY_LARGE = 16 << 20,	/* for less, no thread is asked */
+	MEMORY_MAX_BITS = 40,		/* of a chunk, as the public one has
+					 * it */
 };
 
-enum { MEMORY_SLOW_MS = 2000 };
+/* Part i is chunk i / n_devs for device i % n_devs. */
+struct rdma_buffer {
+	struct mc_node node;
+	uint32_t id, parts;
+	struct ibv_mr *mr[];
+};
+
+/* Registering or unregistering all parts of a buffer. */
+struct memory_job {
+	struct rdma_ctx *c;
+	struct rdma_buffer *m;
+	int (*part)(struct memory_job *j, uint32_t i);
+	const char *doing;
+	const struct mc_buffer_info *info;
+	int access;
+	bool gpu;
+	int dmabuf, dmabuf_err;		/* -1: there is none */
+	uint64_t dmabuf_base;
+	char no_dmabuf[MC_WHY_MAX];
+
+	uint32_t next;			/* part; atomic */
+	pthread_mutex_t lock;
+	pthread_cond_t over;
+	int hands;			/* at work; this and what follows: by
+					 * the lock */
+	uint64_t bytes;			/* done */
+	int err;			/* the first; atomic */
+	char why[MC_WHY_MAX];
+};
+
+/* ---- chunks --------------------------------------------------------- */
+
+int mc_rdma_chunk_bits(const struct rdma_ctx *c)
+{
+	uint64_t max = mc_verbs_env("MC_MAX_MR_SIZE", 1 << RDMA_CHUNK_MIN,
+				    INT64_MAX, 1ll << MEMORY_MAX_BITS);
+	int bits = RDMA_CHUNK_MIN;
+
+	for (int i = 0; i < c->n_devs; i++)
+		if (c->devs[i].v.attr.max_mr_size)
+			max = mc_min(max, c->devs[i].v.attr.max_mr_size);
+	while (bits < RDMA_CHUNK_MAX && 2ull << bits <= max)
+		bits++;
+	return bits;
+}
+
+static struct mc_node memory_chunk(const struct rdma_ctx *c,
+				   const struct rdma_buffer *m, uint32_t i)
+{
+	const struct mc_node *b = &m->node;
+	uint64_t k = (b->addr >> c->chunk_bits) + i / c->n_devs;
+	uint64_t from = mc_max(b->addr, k << c->chunk_bits);
+
+	return (struct mc_node){ from, mc_min(b->addr + b->len - from,
+			mc_rdma_chunk_left(c->chunk_bits, from)) };
+}
+
+static struct rdma_buffer *memory_new(const struct rdma_ctx *c,
+				      const struct mc_buffer_info *b)
+{
+	uint64_t chunks = ((b->addr + b->len - 1) >> c->chunk_bits) -
+			  (b->addr >> c->chunk_bits) + 1;
+	struct rdma_buffer *m = NULL;
+
+	if (chunks < UINT32_MAX / VERBS_DEVS)
+		m = calloc(1, sizeof(*m) + chunks * c->n_devs *
+			   sizeof(m->mr[0]));
+	if (!m)
+		return NULL;
+	m->node = (struct mc_node){ b->addr, b->len };
+	m->id = b->id;
+	m->parts = chunks * c->n_devs;
+	return m;
+}
+
+/* ---- why not -------------------------------------------------------- */
+
+static int memory_refused_gpu(const struct memory_job *j,
+			      const struct rdma_dev *d, int err)
+{
+	bool peermem = !access("/sys/module/nvidia_peermem", F_OK);
+
+	return mc_err(-err, "rdma: %s cannot register memory of %s: by "
+		      "dma-buf: %s; without: %s", d->v.name,
+		      j->info->location, j->no_dmabuf[0] ? j->no_dmabuf :
+		      strerror(j->dmabuf_err), peermem ? strerror(err) :
+		      "nvidia-peermem is not loaded (modprobe "
+		      "nvidia-peermem)");
+}
 
 /* Before RDMA pins memory, the kernel counts it against a limit. */
-static int memory_refused(const struct rdma_dev *d, uint64_t len, int err)
+static int memory_refused(const struct memory_job *j,
+			  const struct rdma_dev *d, uint64_t len, int err)
 {
 	struct rlimit lim = { 0 };
 
 	getrlimit(RLIMIT_MEMLOCK, &lim);
+	if (j->gpu)
+		return memory_refused_gpu(j, d, err);
 	if (err == ENOMEM && lim.rlim_cur != RLIM_INFINITY)
 		return mc_err(-ENOMEM, "rdma: %s cannot pin %llu bytes: the "
 			      "memlock limit is %llu KiB (ulimit -l "
 			      "unlimited)", d->v.name, (long long)len,
 			      (long long)lim.rlim_cur / 1024);
-	if (len > d->v.attr.max_mr_size)
-		return mc_err(-err, "rdma: %s registers at most %llu bytes "
-			      "at a time, not %llu", d->v.name,
-			      (long long)d->v.attr.max_mr_size,
-			      (long long)len);
 	if (err == EFAULT)
 		return mc_err(-EFAULT, "rdma: %s: not all of the %llu bytes "
 			      "are memory that can be written; if it is a "
@@ -48,49 +141,200 @@ static int memory_refused(const struct rdma_dev *d, uint64_t len, int err)
 			 d->v.name, (long long)len);
 }
 
-static int memory_access(const struct mc_buffer_info *b)
-{
-	int access = IBV_ACCESS_LOCAL_WRITE;
+/* ---- one part ------------------------------------------------------- */
 
-	if (b->access & MC_REMOTE_READ)
-		access |= IBV_ACCESS_REMOTE_READ;
-	if (b->access & MC_REMOTE_WRITE)
-		access |= IBV_ACCESS_REMOTE_WRITE;
-	if (mc_verbs_env("MC_IB_PCI_RELAXED_ORDERING", 0, 1, 1))
-		access |= IBV_ACCESS_RELAXED_ORDERING;
-	return access;
+static struct ibv_mr *memory_register(struct memory_job *j,
+				      struct rdma_dev *d,
+				      const struct mc_node *at)
+{
+	struct ibv_mr *mr = NULL;
+
+	if (j->dmabuf >= 0) {
+		mr = mc_verbs.reg_dmabuf_mr(d->pd, at->addr - j->dmabuf_base,
+					    at->len, at->addr, j->dmabuf,
+					    j->access);
+		if (!mr)
+			__atomic_store_n(&j->dmabuf_err, errno,
+					 __ATOMIC_RELAXED);
+	}
+	return mr ? mr : mc_verbs.reg_mr_iova2(d->pd, (void *)at->addr,
+					       at->len, at->addr, j->access);
 }
 
-static int memory_reg_one(struct rdma_dev *d, const struct mc_buffer_info *b,
-			  struct ibv_mr **out)
+static int memory_reg_part(struct memory_job *j, uint32_t i)
 {
-	int r = 0;
+	struct rdma_dev *d = &j->c->devs[i % j->c->n_devs];
+	struct mc_node at = memory_chunk(j->c, j->m, i);
+	struct rdma_chunk chunk = mc_rdma_chunk(j->c->chunk_bits, j->m->id,
+						at.addr);
+	struct ibv_mr *mr;
 
-	*out = mc_verbs.reg_mr_iova2(d->pd, (void *)b->addr, b->len, b->addr,
-				     memory_access(b));
-	if (!*out)
-		return memory_refused(d, b->len, errno);
-	if (b->access & MC_REMOTE_RW)
-		r = mc_rdma_keys_add(&d->keys, b->id, (*out)->rkey);
-	return r;
+	if (__atomic_load_n(&j->err, __ATOMIC_RELAXED))
+		return 0;
+	mr = j->m->mr[i] = memory_register(j, d, &at);
+	if (!mr)
+		return memory_refused(j, d, at.len, errno);
+	return j->info->access & MC_REMOTE_RW ?
+	       mc_rdma_keys_add(&d->keys, chunk, mr->rkey) : 0;
+}
+
+static int memory_unreg_part(struct memory_job *j, uint32_t i)
+{
+	struct rdma_dev *d = &j->c->devs[i % j->c->n_devs];
+	struct mc_node at = memory_chunk(j->c, j->m, i);
+	int r;
+
+	if (!j->m->mr[i])
+		return 0;
+	mc_rdma_keys_del(&d->keys, mc_rdma_chunk(j->c->chunk_bits, j->m->id,
+						 at.addr));
+	r = mc_verbs.dereg_mr(j->m->mr[i]);
+	if (r)
+		return mc_syserr(-r, "rdma: %s does not let go of the buffer "
+				 "at %#llx", d->v.name, (long long)at.addr);
+	j->m->mr[i] = NULL;
+	return 0;
+}
+
+/* ---- all parts ------------------------------------------------------ */
+
+static void memory_work(void *arg)
+{
+	struct memory_job *j = arg;
+	uint32_t i;
+
+	while ((i = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) <
+	       j->m->parts) {
+		int r = j->part(j, i);
+
+		pthread_mutex_lock(&j->lock);
+		j->bytes += memory_chunk(j->c, j->m, i).len;
+		if (r < 0 && !j->err) {
+			mc_copy(j->why, mc_errmsg());
+			__atomic_store_n(&j->err, r, __ATOMIC_RELAXED);
+		}
+		pthread_mutex_unlock(&j->lock);
+	}
+	pthread_mutex_lock(&j->lock);
+	if (!--j->hands)
+		pthread_cond_signal(&j->over);
+	pthread_mutex_unlock(&j->lock);
+}
+
+/* Locked. */
+static void memory_wait(struct memory_job *j)
+{
+	struct timespec until;
+	int s = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	while (j->hands) {
+		s += MEMORY_TELL_S;
+		until.tv_sec += MEMORY_TELL_S;
+		while (j->hands && !pthread_cond_timedwait(&j->over, &j->lock,
+							   &until))
+			;
+		if (j->hands)
+			mc_log(MC_INFO, "rdma", "%s: %llu of %llu MiB in %d "
+			       "s, with %d device%s", j->doing, (long long)
+			       (j->bytes / j->c->n_devs) >> 20, (long long)
+			       j->m->node.len >> 20, s, j->c->n_devs,
+			       j->c->n_devs == 1 ? "" : "s");
+	}
+}
+
+/* 0, or the first error, with its message. */
+static int memory_run(struct memory_job *j)
+{
+	int max = j->m->node.len < MEMORY_LARGE ? 0 :
+		  mc_min(j->m->parts, VERBS_DEVS);
+	pthread_condattr_t a;
+
+	pthread_mutex_init(&j->lock, NULL);
+	pthread_condattr_init(&a);
+	pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+	pthread_cond_init(&j->over, &a);
+	pthread_condattr_destroy(&a);
+	pthread_mutex_lock(&j->lock);
+	while (j->hands < max && !mc_tasks_run(&j->c->hands, memory_work, j))
+		j->hands++;
+	if (j->hands) {
+		memory_wait(j);
+		pthread_mutex_unlock(&j->lock);
+	} else {
+		j->hands = 1;
+		pthread_mutex_unlock(&j->lock);
+		memory_work(j);
+	}
+	pthread_mutex_destroy(&j->lock);
+	pthread_cond_destroy(&j->over);
+	return j->err ? mc_err(j->err, "%s", j->why) : 0;
 }
 
 static int memory_forget(struct rdma_ctx *c, struct rdma_buffer *m)
 {
-	int r = 0;
+	struct memory_job j = { .c = c, .m = m, .part = memory_unreg_part,
+				.doing = "unregistering" };
 
-	for (int i = 0; i < c->n_devs; i++) {
-		if (!m->mr[i])
-			continue;
-		mc_rdma_keys_del(&c->devs[i].keys, m->id);
-		r = mc_verbs.dereg_mr(m->mr[i]);
-		if (r)
-			return mc_syserr(-r, "rdma: %s does not let go of the "
-					 "buffer at %#llx", c->devs[i].v.name,
-					 (long long)m->node.addr);
-		m->mr[i] = NULL;
-	}
-	return 0;
+	return memory_run(&j);
+}
+
+/* ---- buffers -------------------------------------------------------- */
+
+static int memory_access(const struct rdma_ctx *c, const struct memory_job *j)
+{
+	int access = IBV_ACCESS_LOCAL_WRITE;
+
+	if (j->info->access & MC_REMOTE_READ)
+		access |= IBV_ACCESS_REMOTE_READ;
+	if (j->info->access & MC_REMOTE_WRITE)
+		access |= IBV_ACCESS_REMOTE_WRITE;
+	if (mc_verbs_env("MC_IB_PCI_RELAXED_ORDERING", 0, 1, 1))
+		access |= IBV_ACCESS_RELAXED_ORDERING;
+	if (c->on_demand && !j->gpu)
+		access |= IBV_ACCESS_ON_DEMAND;
+	return access;
+}
+
+/* What is a GPU's is registered by its dma-buf, if it has one. */
+static void memory_locate(struct memory_job *j)
+{
+	const struct mc_buffer_info *b = j->info;
+
+	j->dmabuf = mc_rdma_cuda_dmabuf(b->addr, b->len, &j->dmabuf_base);
+	j->gpu = j->dmabuf != -ENOENT || !strncmp(b->location, "cuda", 4);
+	if (j->dmabuf == -ENOENT)
+		mc_copy(j->no_dmabuf, "this process has not loaded "
+			"libcuda.so.1, or does not know the address");
+	else if (j->dmabuf < 0)
+		mc_copy(j->no_dmabuf, mc_errmsg());
+	if (j->dmabuf < 0 || mc_verbs.reg_dmabuf_mr)
+		return;
+	mc_copy(j->no_dmabuf, "libibverbs.so.1 has no ibv_reg_dmabuf_mr: it "
+		"is older than rdma-core 34");
+	close(j->dmabuf);
+	j->dmabuf = -1;
+}
+
+static int memory_add(struct rdma_ctx *c, const struct mc_buffer_info *b,
+		      struct rdma_buffer *m)
+{
+	struct memory_job j = { .c = c, .m = m, .part = memory_reg_part,
+				.doing = "registering", .info = b };
+	struct mc_node *clash;
+	int r;
+
+	memory_locate(&j);
+	j.access = memory_access(c, &j);
+	r = memory_run(&j);
+	if (j.dmabuf >= 0)
+		close(j.dmabuf);	/* the devices hold it */
+	if (r < 0)
+		return r;
+	pthread_rwlock_wrlock(&c->memory_lock);
+	r = mc_ranges_add(&c->by_addr, &m->node, &clash);
+	pthread_rwlock_unlock(&c->memory_lock);
+	return r < 0 ? mc_err(r, "out of memory") : 0;
 }
 
 static int memory_refuse(struct rdma_ctx *c, int r)
@@ -108,37 +352,25 @@ int mc_rdma_reg(void *ctx, const struct mc_buffer_info *b, int fd,
 {
 	uint64_t start = mc_clock_ns();
 	struct rdma_ctx *c = ctx;
-	struct rdma_buffer *m = calloc(1, sizeof(*m));
-	struct mc_node *clash;
-	int r = 0;
+	struct rdma_buffer *m = memory_new(c, b);
+	char why[MC_WHY_MAX];
+	int r;
 
 	(void)fd;
 	(void)offset;
 	if (!m)
 		return mc_err(-ENOMEM, "out of memory");
-	m->node = (struct mc_node){ b->addr, b->len };
-	m->id = b->id;
-	for (int i = 0; i < c->n_devs && !r; i++)
-		r = memory_reg_one(&c->devs[i], b, &m->mr[i]);
-	if (!r) {
-		pthread_rwlock_wrlock(&c->memory_lock);
-		r = mc_ranges_add(&c->by_addr, &m->node, &clash);
-		pthread_rwlock_unlock(&c->memory_lock);
-		if (r < 0)
-			mc_err(r, "out of memory");
-	}
+	r = memory_add(c, b, m);
 	if (r < 0) {
-		char why[MC_WHY_MAX];
-
 		mc_copy(why, mc_errmsg());
 		memory_forget(c, m);
 		free(m);
 		return memory_refuse(c, mc_err(r, "%s", why));
 	}
-	start = (mc_clock_ns() - start) / MC_MS;
-	if (start > MEMORY_SLOW_MS)
-		mc_log(MC_INFO, "rdma", "%llu bytes registered in %llu ms",
-		       (long long)b->len, (long long)start);
+	start = mc_clock_ns() - start;
+	if (start > MEMORY_TELL_S * 1000 * (uint64_t)MC_MS)
+		mc_log(MC_INFO, "rdma", "%llu MiB registered in %llu ms",
+		       (long long)b->len >> 20, (long long)(start / MC_MS));
 	return 0;
 }
 
@@ -187,29 +419,33 @@ bool mc_rdma_v1_key(void *ctx, const struct mc_buffer_info *b, int dev,
 
 	pthread_rwlock_rdlock(&c->memory_lock);
 	m = (void *)mc_ranges_find(&c->by_addr, b->addr);
-	found = m && m->id == b->id;
+	found = m && m->id == b->id && m->parts == (uint32_t)c->n_devs;
 	if (found)
 		*rkey = m->mr[dev]->rkey;
 	pthread_rwlock_unlock(&c->memory_lock);
 	return found;
 }
 
-bool mc_rdma_local(struct rdma_ctx *c, int dev, uint64_t addr, uint64_t len,
+bool mc_rdma_local(struct rdma_ctx *c, int dev, uint64_t addr,
 		   struct rdma_local *out)
 {
 	struct rdma_buffer *m;
-	bool found;
 
 	pthread_rwlock_rdlock(&c->memory_lock);
 	m = (void *)mc_ranges_find(&c->by_addr, addr);
-	found = m && len <= m->node.len - (addr - m->node.addr);
-	if (found)
+	if (m) {
+		uint64_t k = (addr >> c->chunk_bits) -
+			     (m->node.addr >> c->chunk_bits);
+		uint32_t part = k * c->n_devs + dev;
+		struct mc_node at = memory_chunk(c, m, part);
+
 		*out = (struct rdma_local){
-			.addr = m->node.addr, .len = m->node.len,
-			.lkey = m->mr[dev]->lkey,
+			.addr = at.addr, .len = at.len,
+			.lkey = m->mr[part]->lkey,
 			.version = __atomic_load_n(&c->memory_version,
 						   __ATOMIC_RELAXED),
 		};
+	}
 	pthread_rwlock_unlock(&c->memory_lock);
-	return found;
+	return m;
 }

@@ -45,6 +45,7 @@ struct rdma_path *mc_rdma_path_new(struct rdma_ctx *c, int dev,
 	p->dev = &c->devs[dev];
 	p->peer = *peer;
 	p->tail = &p->waiting;
+	p->chunk_bits = RDMA_CHUNK_MAX;
 	p->base.fd = -1;
 	p->base.events = POLLIN;
 	p->faults = __atomic_load_n(&p->dev->faults, __ATOMIC_ACQUIRE);
@@ -151,12 +152,17 @@ static void path_explain(struct rdma_path *p, struct mc_slice *s, int err)
 
 /* ---- keys of the peer's buffers ------------------------------------- */
 
-static bool path_key(struct rdma_path *p, uint32_t id, uint32_t *rkey)
+static struct rdma_known *path_known(struct rdma_path *p, struct rdma_chunk c)
 {
-	uint32_t i = id % RDMA_CACHE;
+	return &p->cache[(c.id + c.number) % RDMA_CACHE];
+}
 
-	*rkey = p->cache[i].rkey;
-	return p->cache[i].id == id;
+static bool path_key(struct rdma_path *p, struct rdma_chunk c, uint32_t *rkey)
+{
+	const struct rdma_known *k = path_known(p, c);
+
+	*rkey = k->rkey;
+	return k->chunk.id == c.id && k->chunk.number == c.number;
 }
 
 /* Read @len bytes of the peer's keys into our answer. */
@@ -195,25 +201,24 @@ static void path_unknown(struct rdma_path *p)
 	path_through(p, -ESTALE);
 }
 
-static void path_learn(struct rdma_path *p, uint32_t id, uint32_t rkey)
+static void path_learn(struct rdma_path *p, struct rdma_chunk c, uint32_t rkey)
 {
-	p->cache[id % RDMA_CACHE].id = id;
-	p->cache[id % RDMA_CACHE].rkey = rkey;
+	*path_known(p, c) = (struct rdma_known){ c, rkey };
 	p->asking = RDMA_KNOWS;
 }
 
 /* A strange peer has told its keys. */
-static void path_ask(struct rdma_path *p, uint32_t id)
+static void path_ask(struct rdma_path *p, struct rdma_chunk c)
 {
 	uint32_t rkey;
 
-	p->ask_id = id;
+	p->ask = c;
 	p->keys.check = 0;		/* no table looked at yet */
 	if (!p->endpoint)
 		path_ask_root(p);
-	else if (mc_host_v1_key(p->rdma->host, &p->peer, id, p->far_dev,
+	else if (mc_host_v1_key(p->rdma->host, &p->peer, c.id, p->far_dev,
 				&rkey))
-		path_learn(p, id, rkey);
+		path_learn(p, c, rkey);
 	else
 		path_unknown(p);
 }
@@ -231,7 +236,7 @@ static void path_root(struct rdma_path *p)
 		p->keys.check = r->check;
 		p->asking = RDMA_ASKS_RUN;
 		path_read_keys(p, p->answer->run, sizeof(p->answer->run),
-			       mc_rdma_run_addr(r, p->ask_id), r->rkey);
+			       mc_rdma_run_addr(r, p->ask), r->rkey);
 	}
 }
 
@@ -239,12 +244,12 @@ static void path_run(struct rdma_path *p)
 {
 	uint32_t rkey;
 
-	if (!mc_rdma_run_find(p->answer->run, p->ask_id, &rkey)) {
+	if (!mc_rdma_run_find(p->answer->run, p->ask, &rkey)) {
 		/* Or the table has just been replaced. */
 		path_ask_root(p);
 		return;
 	}
-	path_learn(p, p->ask_id, rkey);
+	path_learn(p, p->ask, rkey);
 }
 
 static void path_answered(struct rdma_path *p)
@@ -257,19 +262,20 @@ static void path_answered(struct rdma_path *p)
 
 /* ---- posting -------------------------------------------------------- */
 
-/* The key of our end; false: this device does not have the memory. */
-static bool path_lkey(struct rdma_path *p, uint64_t addr, uint32_t len)
+/* The key of our end, and how far it goes; 0: this device does not have the
+ * memory. */
+static uint64_t path_lkey(struct rdma_path *p, uint64_t addr)
 {
 	const struct rdma_local *l = &p->local;
 
 	/* A buffer that requests use cannot go; another, whose place it may
 	 * have taken, can: pairs with the release in mc_rdma_unreg(). */
-	if (addr - l->addr < l->len && len <= l->len - (addr - l->addr) &&
-	    l->version == __atomic_load_n(&p->rdma->memory_version,
-					  __ATOMIC_ACQUIRE))
-		return true;
-	return mc_rdma_local(p->rdma, p->dev - p->rdma->devs, addr, len,
-			     &p->local);
+	if ((addr - l->addr < l->len &&
+	     l->version == __atomic_load_n(&p->rdma->memory_version,
+					   __ATOMIC_ACQUIRE)) ||
+	    mc_rdma_local(p->rdma, p->dev - p->rdma->devs, addr, &p->local))
+		return l->len - (addr - l->addr);
+	return 0;
 }
 
 /* Add [addr, addr+len) to a request: false if it has no room for more. */
@@ -298,22 +304,25 @@ static int64_t path_fill(struct rdma_path *p, struct ibv_send_wr *wr,
 	struct mc_slice *s = p->waiting;
 	const struct mc_piece *m = &s->pieces[p->piece];
 	uint64_t remote = m->remote + p->off, len = 0;
+	/* No request crosses the end of a chunk, here or there. */
+	uint64_t max = mc_min(mc_rdma_chunk_left(p->chunk_bits, remote),
+			      (uint64_t)RDMA_REQUEST);
 	uint32_t id = m->id;
 
 	wr->num_sge = 0;
 	wr->wr.rdma.remote_addr = remote;
 	wr->wr.rdma.rkey = rkey;
-	while (p->piece < s->n && len < RDMA_REQUEST) {
-		uint32_t n;
-		uint64_t local;
+	while (p->piece < s->n && len < max) {
+		uint64_t local, n;
 
 		m = &s->pieces[p->piece];
 		if (m->id != id || m->remote + p->off != remote + len)
 			break;
 		local = (uintptr_t)m->local + p->off;
-		n = mc_min(m->len - p->off, RDMA_REQUEST - len);
-		if (!path_lkey(p, local, n))
+		n = path_lkey(p, local);
+		if (!n)
 			return -EOPNOTSUPP;
+		n = mc_min(n, mc_min(m->len - p->off, max - len));
 		if (!path_gather(p, wr, local, n))
 			break;
 		len += n;
@@ -347,18 +356,21 @@ static void path_mark(struct rdma_path *p, struct ibv_send_wr *wr,
 }
 
 /* Lay out what comes next: how many requests. */
-static int path_chain(struct rdma_path *p, uint32_t *want)
+static int path_chain(struct rdma_path *p, struct rdma_chunk *want)
 {
 	uint64_t room = p->end.depth - (p->posted - p->done);
 	int n = 0, max = mc_min(room, (uint64_t)RDMA_CHAIN);
 
 	while (p->waiting && n < max && !path_ring_full(p)) {
 		struct ibv_send_wr *wr = &p->wr[n];
-		uint32_t rkey, id = p->waiting->pieces[p->piece].id;
+		const struct mc_piece *m = &p->waiting->pieces[p->piece];
+		struct rdma_chunk c = mc_rdma_chunk(p->chunk_bits, m->id,
+						    m->remote + p->off);
+		uint32_t rkey;
 		int64_t len;
 
-		if (!path_key(p, id, &rkey)) {
-			*want = id;
+		if (!path_key(p, c, &rkey)) {
+			*want = c;
 			break;
 		}
 		wr->sg_list = &p->sge[n * RDMA_SGES];
@@ -383,7 +395,7 @@ static void path_push(struct rdma_path *p)
 	while (p->waiting && p->asking == RDMA_KNOWS && !p->base.err) {
 		uint64_t before = p->next;
 		struct ibv_send_wr *bad;
-		uint32_t want = 0;
+		struct rdma_chunk want = { 0 };
 		int r, n = path_chain(p, &want);
 
 		if (n) {
@@ -393,7 +405,7 @@ static void path_push(struct rdma_path *p)
 					  p->dev->v.name);
 				mc_path_fail(&p->base, -r);
 			}
-		} else if (want && p->posted - p->done < p->end.depth &&
+		} else if (want.id && p->posted - p->done < p->end.depth &&
 			   !path_ring_full(p)) {
 			path_ask(p, want);
 		} else if (before == p->next) {

@@ -44,6 +44,7 @@ static void verbs_load_once(void)
 	mc_verbs.query_gid_table = dlsym(lib, "_ibv_query_gid_table");
 	if (!mc_verbs.query_gid_table)
 		missing = "ibv_query_gid_table";
+	mc_verbs.reg_dmabuf_mr = dlsym(lib, "ibv_reg_dmabuf_mr");
 	if (missing)
 		snprintf(verbs_why, sizeof(verbs_why), "libibverbs.so.1 has "
 			 "no %s: it is older than rdma-core 32", missing);
@@ -58,7 +59,7 @@ int mc_verbs_load(void)
 	return verbs_why[0] ? mc_err(-EOPNOTSUPP, "%s", verbs_why) : 0;
 }
 
-int mc_verbs_env(const char *name, int min, int max, int otherwise)
+long mc_verbs_env(const char *name, long min, long max, long otherwise)
 {
 	const char *text = getenv(name);
 	char *end;
@@ -68,7 +69,7 @@ int mc_verbs_env(const char *name, int min, int max, int otherwise)
 		return otherwise;
 	errno = 0;
 	v = strtol(text, &end, 10);
-	return errno || *end || v < min || v > max ? otherwise : (int)v;
+	return errno || *end || v < min || v > max ? otherwise : v;
 }
 
 /* ---- GIDs ----------------------------------------------------------- */
@@ -340,6 +341,17 @@ void mc_verbs_close(struct verbs_dev *d)
 	if (d->ctx)
 		mc_verbs.close_device(d->ctx);
 	d->ctx = NULL;
+}
+
+bool mc_verbs_on_demand(const struct verbs_dev *d)
+{
+	const uint32_t need = IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_WRITE;
+	struct verbs_context *v = verbs_get_ctx_op(d->ctx, query_device_ex);
+	struct ibv_device_attr_ex a = { 0 };
+
+	return v && !v->query_device_ex(d->ctx, NULL, &a, sizeof(a)) &&
+	       a.odp_caps.general_caps & IBV_ODP_SUPPORT &&
+	       (a.odp_caps.per_transport_caps.rc_odp_caps & need) == need;
 }
 
 /* ---- for users ------------------------------------------------------ */

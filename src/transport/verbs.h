@@ -27,6 +27,8 @@
 struct mc_verbs {
 	MC_VERBS_FUNCTIONS(MC_VERBS_FIELD)
 	__typeof__(_ibv_query_gid_table) *query_gid_table;
+	/* NULL if the library is older than that. */
+	__typeof__(ibv_reg_dmabuf_mr) *reg_dmabuf_mr;
 };
 
 /* Filled by mc_verbs_load(), which every user calls first: 0, or -EOPNOTSUPP
@@ -73,6 +75,9 @@ void mc_verbs_close(struct verbs_dev *d);
  * if MC_GID_INDEX names a GID that is not there. */
 int mc_verbs_port(const struct verbs_dev *d, struct verbs_port *out);
 
+/* Can peers read and write memory of the device that is not pinned? */
+bool mc_verbs_on_demand(const struct verbs_dev *d);
+
 /* Is this the name of an RDMA device of this machine? Needs no library. */
 bool mc_verbs_is_device(const char *name);
 
@@ -86,6 +91,6 @@ bool mc_verbs_gid_near(const uint8_t a[16], const uint8_t b[16]);
 void mc_verbs_gid_text(const uint8_t raw[16], char out[VERBS_GID_TEXT]);
 
 /* A number in the environment, or @otherwise if it is unset or outside. */
-int mc_verbs_env(const char *name, int min, int max, int otherwise);
+long mc_verbs_env(const char *name, long min, long max, long otherwise);
 
 #endif

@@ -45,6 +45,10 @@ run "peers: killed, frozen, restarted" build/mooncake run \
 run "numa: the nearer device" build/mooncake run tests/vm/numa.lua \
 	rxe0,rxe1 rxe2,rxe3
 run "many buffers" build/mooncake run tests/vm/many.lua rxe0 rxe1
+run "memory in small chunks" env MC_MAX_MR_SIZE=65536 \
+	build/mooncake run tests/vm/memory.lua rxe0,rxe1 rxe2 4096
+run "memory in large chunks" env MC_MAX_MR_SIZE=4096 \
+	build/mooncake run tests/vm/memory.lua rxe0 rxe2,rxe3 1048576
 run "pool: 4 paths for 32 peers" env MC_MAX_EP_PER_CTX=4 \
 	build/mooncake run tests/vm/pool.lua rxe0 rxe1
 run "errors" build/mooncake run tests/vm/errors.lua

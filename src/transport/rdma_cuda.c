@@ -1,0 +1,87 @@
+/*
+ * rdma_cuda.c - memory of GPUs, as a dma-buf: what an RDMA device can be told
+ * to read and write without help of a kernel module of the GPU's.
+ *
+ * The driver's library is never loaded from here. A process that has CUDA
+ * memory has loaded it, and one that has not is spared its threads and memory.
+ * Its functions are few and their signatures fixed, so they stand here and no
+ * headers of CUDA's are needed.
+ */
+#include "rdma.h"
+
+#include "../base/err.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <unistd.h>
+
+enum {
+	CUDA_OK = 0,
+	CUDA_ATTRIBUTE_MEMORY_TYPE = 2,
+	CUDA_MEMORY_DEVICE = 2,
+	CUDA_HANDLE_DMA_BUF_FD = 1,
+};
+
+struct cuda_lib {
+	void *lib;
+	int (*attribute)(void *out, int what, uint64_t ptr);
+	int (*handle)(void *out, uint64_t ptr, size_t len, int kind,
+		      unsigned long long flags);
+	int (*error)(int code, const char **name);
+};
+
+/* Asked each time: the process may load it late. */
+static bool cuda_open(struct cuda_lib *l)
+{
+	l->lib = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+	if (!l->lib)
+		return false;
+	l->attribute = dlsym(l->lib, "cuPointerGetAttribute");
+	l->handle = dlsym(l->lib, "cuMemGetHandleForAddressRange");
+	l->error = dlsym(l->lib, "cuGetErrorName");
+	return true;
+}
+
+static bool cuda_owns(const struct cuda_lib *l, uint64_t addr)
+{
+	unsigned type = 0;
+
+	return l->attribute &&
+	       l->attribute(&type, CUDA_ATTRIBUTE_MEMORY_TYPE, addr) ==
+	       CUDA_OK && type == CUDA_MEMORY_DEVICE;
+}
+
+/* The driver takes whole pages of the host's. */
+static int cuda_dmabuf(const struct cuda_lib *l, uint64_t addr, uint64_t len,
+		       uint64_t *base)
+{
+	uint64_t page = sysconf(_SC_PAGESIZE);
+	uint64_t end = (addr + len + page - 1) & ~(page - 1);
+	const char *why = "error";
+	int r, fd = -1;
+
+	if (!l->handle)
+		return mc_err(-EOPNOTSUPP, "the CUDA driver is older than "
+			      "11.7");
+	*base = addr & ~(page - 1);
+	r = l->handle(&fd, *base, end - *base, CUDA_HANDLE_DMA_BUF_FD, 0);
+	if (r == CUDA_OK && fd >= 0)
+		return fd;
+	if (l->error)
+		l->error(r, &why);
+	return mc_err(-EOPNOTSUPP, "cuMemGetHandleForAddressRange: %s (%d)",
+		      why ? why : "error", r);
+}
+
+int mc_rdma_cuda_dmabuf(uint64_t addr, uint64_t len, uint64_t *base)
+{
+	struct cuda_lib l = { 0 };
+	int r = -ENOENT;
+
+	if (!cuda_open(&l))
+		return r;
+	if (cuda_owns(&l, addr))
+		r = cuda_dmabuf(&l, addr, len, base);
+	dlclose(l.lib);
+	return r;
+}
