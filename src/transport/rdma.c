@@ -82,7 +82,7 @@ static void rdma_close(void *ctx)
 	mc_rdma_served_fini(c);
 	mc_rdma_endpoints_fini(c);
 	mc_rdma_memory_fini(c);
-	mc_tasks_close(&c->hands);
+	mc_tasks_close(&c->tasks);
 	for (int i = 0; i < c->n_devs; i++)
 		rdma_dev_fini(&c->devs[i]);
 	munmap((void *)c->alive, 4096);
@@ -110,7 +110,7 @@ static struct rdma_ctx *rdma_new(struct mc_host *host,
 	pthread_mutex_init(&c->served_lock, NULL);
 	pthread_mutex_init(&c->endpoint_lock, NULL);
 	mc_rdma_pool_init(&c->pool);
-	mc_tasks_open(&c->hands, VERBS_DEVS);
+	mc_tasks_open(&c->tasks, VERBS_DEVS);
 	return c;
 }
 

@@ -53,6 +53,9 @@ struct rdma_pool {
 	pthread_mutex_t lock;
 	struct rdma_path *newest, *oldest, *hand;
 	int n, max;
+	uint64_t idle_ns;		/* of a path that is ended; 0: never */
+	uint64_t swept_ns;		/* when those were last looked for;
+					 * atomic */
 };
 
 struct rdma_ctx {
@@ -68,7 +71,7 @@ struct rdma_ctx {
 	bool warned;			/* of memory that cannot be had */
 	uint8_t chunk_bits;		/* buffers are cut at multiples */
 	bool on_demand;			/* asked for: pages are not pinned */
-	struct mc_tasks hands;		/* that register much memory */
+	struct mc_tasks tasks;		/* register much memory, and part */
 
 	struct rdma_pool pool;		/* paths that are open */
 
@@ -159,6 +162,10 @@ void mc_rdma_served_fini(struct rdma_ctx *c);
 /* Ask the peer to end its end of the path: nothing more is written then. */
 void mc_rdma_part(struct rdma_path *p, bool patient, uint64_t deadline_ns);
 
+/* The same on a task, for a path that nothing is in flight on. If there can be
+ * no task, it is left to mc_rdma_part(). */
+void mc_rdma_part_later(struct rdma_path *p);
+
 /* ---- with strange peers (rdma_endpoint.c) ---------------------------- */
 
 int mc_rdma_endpoint_connect(struct rdma_path *p, int dev,
@@ -179,6 +186,10 @@ void mc_rdma_pool_fini(struct rdma_pool *p);
 
 /* Take @path in; if there are too many, one that is idle is ended for it. */
 void mc_rdma_pool_add(struct rdma_pool *p, struct rdma_path *path);
+
+/* End those that were not used for long, if it is time to look for them. The
+ * caller may hold the lock of a path, which then is in use. */
+void mc_rdma_pool_sweep(struct rdma_pool *p);
 void mc_rdma_pool_del(struct rdma_pool *p, struct rdma_path *path);
 
 /* ---- paths (rdma_path.c) -------------------------------------------- */
@@ -235,6 +246,7 @@ struct rdma_path {
 	struct rdma_path *newer, *older;
 	bool pooled;
 	bool used;			/* since the hand passed; atomic */
+	uint64_t idle_posted, idle_since_ns;	/* as swept; by base.lock */
 
 	bool armed, rung;		/* the channel will tell, has told */
 	uint32_t looks;
@@ -256,7 +268,7 @@ int mc_rdma_path_probe(struct rdma_path *p, uint64_t deadline_ns);
 
 /* Under its lock: end an idle one, to be made anew when it is wanted. False:
  * it is not idle. */
-bool mc_rdma_path_retire(struct rdma_path *p);
+bool mc_rdma_path_retire(struct rdma_path *p, const char *why);
 
 void mc_rdma_abort(struct mc_path *base, uint64_t deadline_ns);
 void mc_rdma_disconnect(struct mc_path *base);

@@ -26,6 +26,7 @@ enum {
 	CONNECT_SERVED = 4096,		/* ends that answer */
 	CONNECT_ORPHAN_MS = 60000,	/* one whose connection has gone */
 	CONNECT_PART_MS = 50,		/* for a word on an idle path */
+	CONNECT_LATER_MS = 1000,	/* when no one waits for it */
 	CONNECT_AGAIN_US = 10000,
 };
 
@@ -445,20 +446,25 @@ int mc_rdma_connect(void *ctx, const struct mc_peer *peer, int dev,
 
 /* ---- parting -------------------------------------------------------- */
 
+/* What is left of a path once its end has gone: the one at the peer. */
+struct connect_far {
+	struct mc_host *host;
+	struct mc_peer peer;
+	uint64_t token;
+};
+
 /* One try, on a connection of its own: true when another is of no use. */
-static bool connect_ask_part(struct rdma_path *p, uint64_t deadline_ns)
+static bool connect_ask_part(const struct connect_far *f, uint64_t deadline_ns)
 {
 	struct wire_dial d = {
-		.addr = p->peer.addr, .key = mc_host_key(p->rdma->host),
-		.tls = mc_host_tls(p->rdma->host),
-		.epoch = mc_host_epoch(p->rdma->host),
-		.peer_epoch = p->peer.epoch,
-		.name = mc_host_name(p->rdma->host),
+		.addr = f->peer.addr, .key = mc_host_key(f->host),
+		.tls = mc_host_tls(f->host), .epoch = mc_host_epoch(f->host),
+		.peer_epoch = f->peer.epoch, .name = mc_host_name(f->host),
 		.deadline_ns = deadline_ns,
 	};
 	struct rdma_hello h = { .magic = CONNECT_MAGIC, .op = CONNECT_PART,
 				.version = CONNECT_VERSION,
-				.token = p->token };
+				.token = f->token };
 	char msg[8 + sizeof(h)] = "rdma";
 	struct wire_call call = { .kind = WIRE_HANDSHAKE, .msg = msg,
 				  .len = 5 + sizeof(h) };
@@ -473,7 +479,7 @@ static bool connect_ask_part(struct rdma_path *p, uint64_t deadline_ns)
 	r = wire_call(&s, &call, deadline_ns);
 	if (r < 0)
 		mc_log(MC_DEBUG, "rdma", "%s: no word on what was in flight: "
-		       "%s", p->peer.addr, mc_errmsg());
+		       "%s", f->peer.addr, mc_errmsg());
 	wire_call_free(&call);
 	mc_stream_fini(&s);
 	return !r;
@@ -482,13 +488,38 @@ static bool connect_ask_part(struct rdma_path *p, uint64_t deadline_ns)
 void mc_rdma_part(struct rdma_path *p, bool patient, uint64_t deadline_ns)
 {
 	uint64_t soon = mc_clock_ns() + CONNECT_PART_MS * (uint64_t)MC_MS;
+	struct connect_far f = { p->rdma->host, p->peer, p->token };
 
 	if (!p->token)
 		return;
 	if (!patient)
 		deadline_ns = mc_min(deadline_ns, soon);
-	while (!connect_ask_part(p, deadline_ns) && patient &&
+	while (!connect_ask_part(&f, deadline_ns) && patient &&
 	       mc_clock_ns() < deadline_ns)
 		usleep(CONNECT_AGAIN_US);
 	p->token = 0;
+}
+
+static void connect_part_task(void *arg)
+{
+	struct connect_far *f = arg;
+
+	connect_ask_part(f, mc_clock_ns() + CONNECT_LATER_MS *
+			 (uint64_t)MC_MS);
+	free(f);
+}
+
+void mc_rdma_part_later(struct rdma_path *p)
+{
+	struct connect_far *f = malloc(sizeof(*f));
+
+	if (!f || !p->token) {
+		free(f);
+		return;
+	}
+	*f = (struct connect_far){ p->rdma->host, p->peer, p->token };
+	if (mc_tasks_run(&p->rdma->tasks, connect_part_task, f) < 0)
+		free(f);
+	else
+		p->token = 0;
 }

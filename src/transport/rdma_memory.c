@@ -2,10 +2,13 @@
  * rdma_memory.c - buffers, each registered once with every device, so that
  * nothing has to be registered when a transfer begins.
  *
- * A part is what is registered at a time: a chunk of the buffer (rdma_keys.h)
- * with a device. To pin much memory takes long, so several threads take the
- * parts of a large buffer, and whoever asked for it tells now and then how far
- * they are.
+ * A part is what is registered at a time: the buffer, or if that is too large a
+ * chunk of it (rdma_keys.h), with a device. To pin much memory takes long, so
+ * several threads share the parts of a large buffer, and whoever asked for it
+ * tells now and then how far they are. Most of that time the kernel looks for
+ * pages and clears them; so that is asked for first, in pieces: they can be
+ * shared and counted where there is one device, and no two devices look for the
+ * same page.
  *
  * Where rdma was not asked for by name, memory that cannot be registered is no
  * error: the buffer is then moved by other transports.
@@ -18,28 +21,32 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 enum {
 	MEMORY_TELL_S = 2,
 	MEMORY_LARGE = 16 << 20,	/* for less, no thread is asked */
+	MEMORY_TOUCH = 64 << 20,	/* a piece */
 	MEMORY_MAX_BITS = 40,		/* of a chunk, as the public one has
 					 * it */
 };
 
-/* Part i is chunk i / n_devs for device i % n_devs. */
+/* Part i is chunk i / n_devs for device i % n_devs; or all of the buffer, if
+ * there is one for each device. */
 struct rdma_buffer {
 	struct mc_node node;
 	uint32_t id, parts;
 	struct ibv_mr *mr[];
 };
 
-/* Registering or unregistering all parts of a buffer. */
+/* Something to be done with a buffer, in parts. */
 struct memory_job {
 	struct rdma_ctx *c;
 	struct rdma_buffer *m;
 	int (*part)(struct memory_job *j, uint32_t i);
+	uint32_t parts;
 	const char *doing;
 	const struct mc_buffer_info *info;
 	int access;
@@ -48,12 +55,11 @@ struct memory_job {
 	uint64_t dmabuf_base;
 	char no_dmabuf[MC_WHY_MAX];
 
-	uint32_t next;			/* part; atomic */
+	uint32_t next, done;		/* parts; atomic */
 	pthread_mutex_t lock;
 	pthread_cond_t over;
 	int hands;			/* at work; this and what follows: by
 					 * the lock */
-	uint64_t bytes;			/* done */
 	int err;			/* the first; atomic */
 	char why[MC_WHY_MAX];
 };
@@ -81,6 +87,8 @@ static struct mc_node memory_chunk(const struct rdma_ctx *c,
 	uint64_t k = (b->addr >> c->chunk_bits) + i / c->n_devs;
 	uint64_t from = mc_max(b->addr, k << c->chunk_bits);
 
+	if (m->parts == (uint32_t)c->n_devs)
+		return *b;
 	return (struct mc_node){ from, mc_min(b->addr + b->len - from,
 			mc_rdma_chunk_left(c->chunk_bits, from)) };
 }
@@ -92,6 +100,8 @@ static struct rdma_buffer *memory_new(const struct rdma_ctx *c,
 			  (b->addr >> c->chunk_bits) + 1;
 	struct rdma_buffer *m = NULL;
 
+	if (b->len <= 1ull << c->chunk_bits)
+		chunks = 1;
 	if (chunks < UINT32_MAX / VERBS_DEVS)
 		m = calloc(1, sizeof(*m) + chunks * c->n_devs *
 			   sizeof(m->mr[0]));
@@ -161,12 +171,24 @@ static struct ibv_mr *memory_register(struct memory_job *j,
 					       at->len, at->addr, j->access);
 }
 
+/* The chunks at both ends of a part: one, but where a buffer of no more than a
+ * chunk's size lies in two. */
+static int memory_chunks(const struct memory_job *j, const struct mc_node *at,
+			 struct rdma_chunk out[2])
+{
+	int bits = j->c->chunk_bits;
+
+	out[0] = mc_rdma_chunk(bits, j->m->id, at->addr);
+	out[1] = mc_rdma_chunk(bits, j->m->id, at->addr + at->len - 1);
+	return out[0].number == out[1].number ? 1 : 2;
+}
+
 static int memory_reg_part(struct memory_job *j, uint32_t i)
 {
 	struct rdma_dev *d = &j->c->devs[i % j->c->n_devs];
 	struct mc_node at = memory_chunk(j->c, j->m, i);
-	struct rdma_chunk chunk = mc_rdma_chunk(j->c->chunk_bits, j->m->id,
-						at.addr);
+	struct rdma_chunk chunks[2];
+	int r = 0, n = memory_chunks(j, &at, chunks);
 	struct ibv_mr *mr;
 
 	if (__atomic_load_n(&j->err, __ATOMIC_RELAXED))
@@ -174,25 +196,41 @@ static int memory_reg_part(struct memory_job *j, uint32_t i)
 	mr = j->m->mr[i] = memory_register(j, d, &at);
 	if (!mr)
 		return memory_refused(j, d, at.len, errno);
-	return j->info->access & MC_REMOTE_RW ?
-	       mc_rdma_keys_add(&d->keys, chunk, mr->rkey) : 0;
+	if (j->info->access & MC_REMOTE_RW)
+		while (n-- && !r)
+			r = mc_rdma_keys_add(&d->keys, chunks[n], mr->rkey);
+	return r;
 }
 
 static int memory_unreg_part(struct memory_job *j, uint32_t i)
 {
 	struct rdma_dev *d = &j->c->devs[i % j->c->n_devs];
 	struct mc_node at = memory_chunk(j->c, j->m, i);
-	int r;
+	struct rdma_chunk chunks[2];
+	int r, n = memory_chunks(j, &at, chunks);
 
 	if (!j->m->mr[i])
 		return 0;
-	mc_rdma_keys_del(&d->keys, mc_rdma_chunk(j->c->chunk_bits, j->m->id,
-						 at.addr));
+	while (n--)
+		mc_rdma_keys_del(&d->keys, chunks[n]);
 	r = mc_verbs.dereg_mr(j->m->mr[i]);
 	if (r)
 		return mc_syserr(-r, "rdma: %s does not let go of the buffer "
 				 "at %#llx", d->v.name, (long long)at.addr);
 	j->m->mr[i] = NULL;
+	return 0;
+}
+
+/* What cannot be had is left to those who will say so. */
+static int memory_touch_part(struct memory_job *j, uint32_t i)
+{
+	uint64_t page = sysconf(_SC_PAGESIZE);
+	uint64_t from = j->m->node.addr + i * (uint64_t)MEMORY_TOUCH;
+	uint64_t end = mc_min(from + MEMORY_TOUCH,
+			      j->m->node.addr + j->m->node.len);
+
+	from &= ~(page - 1);
+	(void)madvise((void *)from, end - from, MADV_POPULATE_WRITE);
 	return 0;
 }
 
@@ -204,12 +242,14 @@ static void memory_work(void *arg)
 	uint32_t i;
 
 	while ((i = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) <
-	       j->m->parts) {
+	       j->parts) {
 		int r = j->part(j, i);
 
+		__atomic_add_fetch(&j->done, 1, __ATOMIC_RELAXED);
+		if (!r)
+			continue;
 		pthread_mutex_lock(&j->lock);
-		j->bytes += memory_chunk(j->c, j->m, i).len;
-		if (r < 0 && !j->err) {
+		if (!j->err) {
 			mc_copy(j->why, mc_errmsg());
 			__atomic_store_n(&j->err, r, __ATOMIC_RELAXED);
 		}
@@ -219,6 +259,15 @@ static void memory_work(void *arg)
 	if (!--j->hands)
 		pthread_cond_signal(&j->over);
 	pthread_mutex_unlock(&j->lock);
+}
+
+static void memory_tell(const struct memory_job *j, int s)
+{
+	uint64_t all = j->m->node.len >> 20;
+
+	mc_log(MC_INFO, "rdma", "%s: %llu of %llu MiB in %d s", j->doing,
+	       (long long)(all * __atomic_load_n(&j->done, __ATOMIC_RELAXED) /
+			   j->parts), (long long)all, s);
 }
 
 /* Locked. */
@@ -235,11 +284,7 @@ static void memory_wait(struct memory_job *j)
 							   &until))
 			;
 		if (j->hands)
-			mc_log(MC_INFO, "rdma", "%s: %llu of %llu MiB in %d "
-			       "s, with %d device%s", j->doing, (long long)
-			       (j->bytes / j->c->n_devs) >> 20, (long long)
-			       j->m->node.len >> 20, s, j->c->n_devs,
-			       j->c->n_devs == 1 ? "" : "s");
+			memory_tell(j, s);
 	}
 }
 
@@ -247,7 +292,7 @@ static void memory_wait(struct memory_job *j)
 static int memory_run(struct memory_job *j)
 {
 	int max = j->m->node.len < MEMORY_LARGE ? 0 :
-		  mc_min(j->m->parts, VERBS_DEVS);
+		  mc_min(j->parts, VERBS_DEVS);
 	pthread_condattr_t a;
 
 	pthread_mutex_init(&j->lock, NULL);
@@ -256,7 +301,7 @@ static int memory_run(struct memory_job *j)
 	pthread_cond_init(&j->over, &a);
 	pthread_condattr_destroy(&a);
 	pthread_mutex_lock(&j->lock);
-	while (j->hands < max && !mc_tasks_run(&j->c->hands, memory_work, j))
+	while (j->hands < max && !mc_tasks_run(&j->c->tasks, memory_work, j))
 		j->hands++;
 	if (j->hands) {
 		memory_wait(j);
@@ -274,6 +319,7 @@ static int memory_run(struct memory_job *j)
 static int memory_forget(struct rdma_ctx *c, struct rdma_buffer *m)
 {
 	struct memory_job j = { .c = c, .m = m, .part = memory_unreg_part,
+				.parts = m->parts,
 				.doing = "unregistering" };
 
 	return memory_run(&j);
@@ -294,6 +340,15 @@ static int memory_access(const struct rdma_ctx *c, const struct memory_job *j)
 	if (c->on_demand && !j->gpu)
 		access |= IBV_ACCESS_ON_DEMAND;
 	return access;
+}
+
+static void memory_touch(struct rdma_ctx *c, struct rdma_buffer *m)
+{
+	struct memory_job j = { .c = c, .m = m, .part = memory_touch_part,
+				.parts = (m->node.len - 1) / MEMORY_TOUCH + 1,
+				.doing = "finding memory" };
+
+	memory_run(&j);
 }
 
 /* What is a GPU's is registered by its dma-buf, if it has one. */
@@ -320,12 +375,15 @@ static int memory_add(struct rdma_ctx *c, const struct mc_buffer_info *b,
 		      struct rdma_buffer *m)
 {
 	struct memory_job j = { .c = c, .m = m, .part = memory_reg_part,
-				.doing = "registering", .info = b };
+				.parts = m->parts, .doing = "registering",
+				.info = b };
 	struct mc_node *clash;
 	int r;
 
 	memory_locate(&j);
 	j.access = memory_access(c, &j);
+	if (b->len >= MEMORY_LARGE && !j.gpu && !c->on_demand)
+		memory_touch(c, m);
 	r = memory_run(&j);
 	if (j.dmabuf >= 0)
 		close(j.dmabuf);	/* the devices hold it */
@@ -436,7 +494,8 @@ bool mc_rdma_local(struct rdma_ctx *c, int dev, uint64_t addr,
 	if (m) {
 		uint64_t k = (addr >> c->chunk_bits) -
 			     (m->node.addr >> c->chunk_bits);
-		uint32_t part = k * c->n_devs + dev;
+		/* A buffer of one part has no second one. */
+		uint32_t part = (k * c->n_devs + dev) % m->parts;
 		struct mc_node at = memory_chunk(c, m, part);
 
 		*out = (struct rdma_local){

@@ -515,6 +515,7 @@ static void path_look(struct rdma_path *p)
 	if (now - p->looked_ns < PATH_LOOK_NS)
 		return;
 	p->looked_ns = now;
+	mc_rdma_pool_sweep(&p->rdma->pool);
 	mc_rdma_dev_look(d);
 	/* Pairs with the release in mc_rdma_dev_look(). */
 	if (__atomic_load_n(&d->faults, __ATOMIC_ACQUIRE) == p->faults)
@@ -599,11 +600,11 @@ int mc_rdma_path_probe(struct rdma_path *p, uint64_t deadline_ns)
 	return 0;
 }
 
-bool mc_rdma_path_retire(struct rdma_path *p)
+bool mc_rdma_path_retire(struct rdma_path *p, const char *why)
 {
 	if (p->base.err || p->waiting || p->head != p->next)
 		return false;
-	mc_err(-ECONNRESET, "%s: another path took its place", p->dev->v.name);
+	mc_err(-ECONNRESET, "%s: %s", p->dev->v.name, why);
 	mc_path_fail(&p->base, -ECONNRESET);
 	/* The channel stays, for those who sleep on it; with a strange peer the
 	 * queue pair, too, which it may send on. */
@@ -611,6 +612,7 @@ bool mc_rdma_path_retire(struct rdma_path *p)
 		return true;
 	mc_verbs.destroy_qp(p->end.qp);
 	p->end.qp = NULL;
+	mc_rdma_part_later(p);
 	return true;
 }
 

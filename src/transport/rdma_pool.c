@@ -7,17 +7,30 @@
  * 2024): paths stand in the order in which they came; a hand goes from the
  * oldest to the newest and round again, passes those that were used since it
  * came by, and takes the first that was not. To use a path is to set one bit.
+ *
+ * One on which nothing was posted for MC_IB_IDLE_S seconds is ended too. There
+ * is no thread that looks for those: paths that have something in flight do now
+ * and then, and so does who makes one. An engine that does nothing at all keeps
+ * what it has until it does something.
  */
 #include "rdma.h"
 
+#include "../base/clock.h"
 #include "../base/err.h"
 
-enum { POOL_MAX = 1024 };
+enum {
+	POOL_MAX = 1024,
+	POOL_IDLE_S = 600,
+	POOL_SWEEPS = 4,		/* in that time */
+};
 
 void mc_rdma_pool_init(struct rdma_pool *p)
 {
 	pthread_mutex_init(&p->lock, NULL);
 	p->max = mc_verbs_env("MC_MAX_EP_PER_CTX", 1, 65535, POOL_MAX);
+	p->idle_ns = mc_verbs_env("MC_IB_IDLE_S", 0, 1 << 24, POOL_IDLE_S) *
+		     1000ull * MC_MS;
+	p->swept_ns = mc_clock_tick_ns();
 }
 
 void mc_rdma_pool_fini(struct rdma_pool *p)
@@ -49,7 +62,25 @@ static bool pool_retire(struct rdma_path *path)
 
 	if (pthread_mutex_trylock(&path->base.lock))
 		return false;
-	retired = mc_rdma_path_retire(path);
+	retired = mc_rdma_path_retire(path, "another path took its place");
+	pthread_mutex_unlock(&path->base.lock);
+	return retired;
+}
+
+/* Has nothing been posted on it for that long? Then it is ended. */
+static bool pool_retire_idle(struct rdma_path *path, uint64_t now,
+			     uint64_t idle_ns)
+{
+	bool retired = false;
+
+	if (pthread_mutex_trylock(&path->base.lock))
+		return false;
+	if (path->posted != path->idle_posted) {
+		path->idle_posted = path->posted;
+		path->idle_since_ns = now;
+	} else if (now - path->idle_since_ns >= idle_ns) {
+		retired = mc_rdma_path_retire(path, "not used for long");
+	}
 	pthread_mutex_unlock(&path->base.lock);
 	return retired;
 }
@@ -72,8 +103,32 @@ static void pool_evict(struct rdma_pool *p)
 	}
 }
 
+void mc_rdma_pool_sweep(struct rdma_pool *p)
+{
+	uint64_t now = mc_clock_tick_ns();
+	uint64_t swept = __atomic_load_n(&p->swept_ns, __ATOMIC_RELAXED);
+
+	if (!p->idle_ns || now - swept < p->idle_ns / POOL_SWEEPS ||
+	    pthread_mutex_trylock(&p->lock))
+		return;
+	__atomic_store_n(&p->swept_ns, now, __ATOMIC_RELAXED);
+	for (struct rdma_path *at = p->oldest, *next; at; at = next) {
+		next = at->newer;
+		if (!pool_retire_idle(at, now, p->idle_ns))
+			continue;
+		mc_log(MC_DEBUG, "rdma", "%s: not used for %llu s",
+		       at->base.remote_dev, (long long)
+		       (now - at->idle_since_ns) / MC_MS / 1000);
+		pool_unlink(p, at);
+	}
+	pthread_mutex_unlock(&p->lock);
+}
+
 void mc_rdma_pool_add(struct rdma_pool *p, struct rdma_path *path)
 {
+	mc_rdma_pool_sweep(p);
+	path->idle_posted = path->posted;
+	path->idle_since_ns = mc_clock_tick_ns();
 	pthread_mutex_lock(&p->lock);
 	if (p->n >= p->max)
 		pool_evict(p);

@@ -1,8 +1,8 @@
 /*
- * verbs_test.c - which GID of a port is the best one to be reached by, and
- * which two may reach one another.
+ * verbs_test.c - which GID of a port is the best one to be reached by, which
+ * two may reach one another, and in how large chunks memory is registered.
  */
-#include "../../src/transport/verbs.h"
+#include "../../src/transport/rdma.h"
 
 #include <arpa/inet.h>
 #include <setjmp.h>
@@ -124,6 +124,47 @@ static void numbers_come_from_the_environment(void **state)
 	assert_int_equal(mc_verbs_env("MC_TEST_NUMBER", 0, 9, 5), 5);
 }
 
+static int chunk_bits(const char *env, uint64_t a, uint64_t b)
+{
+	static struct rdma_ctx c;
+
+	c.n_devs = 2;
+	c.devs[0].v.attr.max_mr_size = a;
+	c.devs[1].v.attr.max_mr_size = b;
+	setenv("MC_MAX_MR_SIZE", env, 1);
+	return mc_rdma_chunk_bits(&c);
+}
+
+static void chunks_are_what_all_devices_take(void **state)
+{
+	(void)state;
+	assert_int_equal(chunk_bits("", UINT64_MAX, UINT64_MAX), 40);
+	assert_int_equal(chunk_bits("", UINT64_MAX, 1ull << 31), 31);
+	assert_int_equal(chunk_bits("", (1ull << 31) - 1, UINT64_MAX), 30);
+	/* One that does not say is not one that takes nothing. */
+	assert_int_equal(chunk_bits("", 0, 1ull << 31), 31);
+	assert_int_equal(chunk_bits("65536", UINT64_MAX, 1ull << 31), 16);
+	assert_int_equal(chunk_bits("70000", UINT64_MAX, 1ull << 31), 16);
+	assert_int_equal(chunk_bits("9223372036854775807", UINT64_MAX,
+				    UINT64_MAX), 62);
+	assert_int_equal(chunk_bits("4095", UINT64_MAX, 4096), 12);
+}
+
+static void an_address_says_which_chunk_it_is_in(void **state)
+{
+	(void)state;
+	assert_int_equal(mc_rdma_chunk_left(12, 0), 4096);
+	assert_int_equal(mc_rdma_chunk_left(12, 4095), 1);
+	assert_int_equal(mc_rdma_chunk_left(12, 4096), 4096);
+	assert_int_equal(mc_rdma_chunk(12, 7, 4095).number, 0);
+	assert_int_equal(mc_rdma_chunk(12, 7, 4096).number, 1);
+	/* No user's address is in another than the first of the largest. */
+	assert_int_equal(mc_rdma_chunk(RDMA_CHUNK_MAX, 7,
+				       0x7fffffffffff).number, 0);
+	assert_true(mc_rdma_chunk_left(RDMA_CHUNK_MAX, 0x7fffffffffff) >
+		    1ull << 62);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -133,6 +174,8 @@ int main(void)
 		cmocka_unit_test(what_is_of_no_use_is_left_out),
 		cmocka_unit_test(those_of_a_subnet_are_near),
 		cmocka_unit_test(numbers_come_from_the_environment),
+		cmocka_unit_test(chunks_are_what_all_devices_take),
+		cmocka_unit_test(an_address_says_which_chunk_it_is_in),
 	};
 
 	return cmocka_run_group_tests_name("verbs", tests, NULL, NULL);

@@ -49,7 +49,9 @@ run "memory in small chunks" env MC_MAX_MR_SIZE=65536 \
 	build/mooncake run tests/vm/memory.lua rxe0,rxe1 rxe2 4096
 run "memory in large chunks" env MC_MAX_MR_SIZE=4096 \
 	build/mooncake run tests/vm/memory.lua rxe0 rxe2,rxe3 1048576
-run "pool: 4 paths for 32 peers" env MC_MAX_EP_PER_CTX=4 \
+run "memory in one piece, of two chunks" env MC_MAX_MR_SIZE=8388608 \
+	build/mooncake run tests/vm/memory.lua rxe0,rxe1 rxe2 8388608
+run "pool: 4 paths for 32 peers" env MC_MAX_EP_PER_CTX=4 MC_IB_IDLE_S=2 \
 	build/mooncake run tests/vm/pool.lua rxe0 rxe1
 run "errors" build/mooncake run tests/vm/errors.lua
 # The public wheel does not find the address by itself here: GID 1 has it.

@@ -6,6 +6,11 @@
 local function case(name)
    local e, why = mooncake.open { transports = "rdma", devices = "rxe0" }
    if not e then return print(why) end
+   if name == "GPU" then
+      -- Where no memory is: as with a GPU's, the kernel finds none to pin.
+      local buffer, refused = e:register(0x10000, 4096, { location = "cuda:0" })
+      return print(buffer and "registered" or refused)
+   end
    if name == "memlock" then
       local buffer, refused = e:alloc(64 * 2 ^ 20)
       return print(buffer and "registered" or refused)
@@ -41,6 +46,9 @@ says("wrong GID", "MC_GID_INDEX=77 " .. me "gid", "rxe0", "77", "MC_GID_INDEX")
 says("right GID", "MC_GID_INDEX=1 " .. me "gid", "opened")
 says("memlock", "ulimit -l 1024; setpriv --bounding-set=-ipc_lock " .. me "memlock",
      "rxe0", "memlock", "1024 KiB")
+says("GPU", me "GPU", "rxe0", "cuda:0", "dma-buf", "libcuda.so.1", "nvidia-peermem")
+says("on demand", "MC_IB_ON_DEMAND=1 " .. me "open", "rxe0", "MC_IB_ON_DEMAND",
+     "opened")
 says("no address", "ip addr flush dev eth1; " .. me "device", "rxe1")
 assert(os.execute "ip addr add 10.10.0.2/16 dev eth1" == 0)
 says("devices", me "device", "hello", "/rxe1")

@@ -1,4 +1,4 @@
--- memory.lua - buffers that devices take only in chunks, in the virtual machine of
+-- memory.lua - buffers that devices may take only in chunks, in the virtual machine of
 -- scripts/vm: each chunk has a key at each device, requests that cross their ends move
 -- all bytes and no others, and none stays registered. Chunks are of MC_MAX_MR_SIZE here
 -- and of FAR-CHUNK bytes at the other process.
@@ -10,9 +10,14 @@ local ffi = require "ffi"
 local LEN, GUARD, SLOTS, ROUNDS = 4 * 2 ^ 20 + 777, 12345, 13, 40
 local SPAN = GUARD + LEN + GUARD
 
--- Memory that begins nowhere in particular, with bytes around it that are not ours.
+-- Memory in the middle of which a chunk ends, whatever their size, with bytes around it
+-- that are not ours.
+local MUCH, anchors = 8 * 2 ^ 20, {}
 local function memory(seed)
-   local block = ffi.new("uint8_t[?]", SPAN)
+   local all = ffi.new("uint8_t[?]", 3 * MUCH)
+   local past = tonumber(ffi.cast("uintptr_t", all)) % MUCH
+   local block = all + 2 * MUCH - past - math.floor(SPAN / 2)
+   anchors[#anchors + 1] = all
    ffi.fill(block, SPAN, seed)
    return block, block + GUARD
 end
@@ -22,6 +27,7 @@ if arg[1] == "far" then
    local block, at = memory(0xee)
    local b = assert(e:register(at, LEN))
    print(("%s %.0f"):format(e:addr(), b.addr))
+   io.stdout:flush()
    for _ in io.lines() do
       print(mooncake.hex(mooncake.hash(block, SPAN)))
       io.stdout:flush()
@@ -42,6 +48,7 @@ local function registered()
 end
 
 local function chunks(addr, len, size)
+   if len <= size then return 1 end
    return math.floor((addr + len - 1) / size) - math.floor(addr / size) + 1
 end
 
