@@ -77,6 +77,11 @@ struct mc_options {
 				 * with our own engines too */
 	const char *devices;	/* interfaces for tcp, as "eth0,eth1"; NULL:
 				 * one rail, routed by the kernel */
+	const char *topology;	/* which devices memory at a location uses
+				 * first, as mc_topology_matrix() writes it:
+				 * the JSON, or the name of a file with it;
+				 * NULL: $MC_CUSTOM_TOPO_JSON, or what /sys
+				 * says where that is unset */
 	const char *key_file;	/* cluster key; NULL: $MOONCAKE_KEY_FILE, or
 				 * no authentication where that is unset */
 	const char *tls_cert;	/* PEM files: a certificate and its key turn */
@@ -120,6 +125,10 @@ const char *mc_engine_name(const struct mc_engine *e);
 
 /* "host:port" where peers reach this engine, "" if it serves no one. */
 const char *mc_engine_addr(const struct mc_engine *e);
+
+/* Which of its devices this engine uses first for memory at a location, as
+ * mc_topology_matrix(): "{}" if it has none to choose from. */
+int64_t mc_engine_topology(struct mc_engine *e, char *out, uint64_t size);
 
 /* The epoch of this engine: differs between any two incarnations. */
 uint64_t mc_engine_epoch(const struct mc_engine *e);
@@ -202,6 +211,11 @@ struct mc_segment_info {
 /* What is known of segment @segment, without asking the peer. */
 int mc_segment_stat(struct mc_engine *e, int segment,
 		    struct mc_segment_info *out);
+
+/* The peer's mc_engine_topology(), as it was told when the segment was
+ * opened. */
+int64_t mc_segment_topology(struct mc_engine *e, int segment, char *out,
+			    uint64_t size);
 
 /* Ask the peer for its buffers now, then as mc_buffer_list(). With @max 0 only
  * the asking is done. */
@@ -625,6 +639,17 @@ int mc_topology_device(const struct mc_topology *t, int i,
 /* The distance of two devices, smaller is nearer: 0 the same, 1 the same PCI
  * switch, 2 the same root, 3 the same NUMA node, 4 another one. */
 int mc_topology_distance(const struct mc_topology *t, int i, int j);
+
+/* Which network devices memory at a location uses first, and which after
+ * those, as JSON of the public Mooncake's form:
+ *
+ *	{"cpu:0": [["mlx5_0"], ["mlx5_1"]], "cuda:0": [["mlx5_1"], ["mlx5_0"]]}
+ *
+ * @devices is "mlx5_0,mlx5_1"; NULL: those for RDMA, or interfaces that are
+ * hardware where there are none. The length of the text, of which @out gets
+ * what @size bytes take, with a zero at the end. */
+int64_t mc_topology_matrix(const struct mc_topology *t, const char *devices,
+			   char *out, uint64_t size);
 
 struct mc_rdma_info {
 	char name[32];			/* of the device: "mlx5_0" */

@@ -431,6 +431,23 @@ function tests.the_machine_has_a_topology()
    local t = assert(mooncake.topology())
    assert(#t > 0)
    for i = 1, #t do test.eq(t.distance[i][i], 0) end
+   assert(t.matrix)
+end
+
+function tests.a_script_says_which_devices_memory_uses()
+   local told = { ["cpu:0"] = { { "eth1" }, {} }, ["cpu:1"] = { { "eth0" }, { "eth1" } } }
+   local a = assert(mooncake.open { topology = told })
+   local b = assert(mooncake.open { transports = "tcp" })
+   local s = assert(b:segment(a:addr()))
+   for _, m in ipairs { assert(a:topology()), assert(s:topology()) } do
+      test.eq(#m["cpu:0"][2], 0)
+      test.eq(m["cpu:1"][1][1], "eth0")
+      test.eq(m["cpu:1"][2][1], "eth1")
+   end
+   test.eq(next(assert(b:topology())), nil)
+   local none, why = mooncake.open { topology = { ["cpu:0"] = "eth1" } }
+   test.eq(none, nil)
+   assert(why:find("two lists", 1, true), why)
 end
 
 function tests.registry_servers_keep_values()

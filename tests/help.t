@@ -23,7 +23,7 @@ One command: the same by help and by --help or -h.
 
 What the environment says is in the help of each command that opens engines.
 
-  $ for c in cp bench repl serve run; do
+  $ for c in cp bench repl serve run topo; do
   >   for v in MOONCAKE_KEY_FILE MOONCAKE_TLS_CERT MOONCAKE_TLS_KEY MOONCAKE_TLS_CA \
   >       MOONCAKE_PROFILE MC_LOG; do
   >     mooncake help $c | grep -q "$v" || echo $c does not name $v

@@ -78,19 +78,46 @@ The drawing leaves out bridges that lead to one device only.
   node    same NUMA node
   far     another NUMA node, or not known
   
-  nearest network devices
-  cpu:0  mlx5_0  (same NUMA node)
-  cpu:1  mlx5_1  (same NUMA node)
-  gpu:0  mlx5_0  (same PCI switch or bridge)
-  gpu:1  mlx5_0  (same PCI switch or bridge)
-  gpu:2  mlx5_1  (same PCI switch or bridge)
-  gpu:3  mlx5_1  (same PCI switch or bridge)
+  network devices by where the memory is
+  memory at  first   then
+  cpu:0      mlx5_0  mlx5_1
+  cpu:1      mlx5_1  mlx5_0
+  cuda:0     mlx5_0  mlx5_1
+  cuda:1     mlx5_0  mlx5_1
+  cuda:2     mlx5_1  mlx5_0
+  cuda:3     mlx5_1  mlx5_0
 
 The same for programs.
 
-  $ mooncake topo --root m --json | grep -o '"distance":[0-9]' | sort | uniq -c | sed 's/^ *//'
-  4 "distance":1
-  2 "distance":3
+  $ mooncake topo --root m --json | grep -o '"matrix":{"cpu:0":[^}]*,"cuda:0":[^a-z]*'
+  "matrix":{"cpu:0":[["mlx5_0"],["mlx5_1"]],"cpu:1":[["mlx5_1"],["mlx5_0"]],"cuda:0":[["
+
+A running engine tells what it uses: here, what a file says.
+
+  $ echo '{"cpu:0": [["eth1"], ["eth0"]], "gpu:0": [["eth0"], []]}' > custom.json
+  $ MC_CUSTOM_TOPO_JSON=custom.json mooncake serve --quiet --memory 1M > out & node=$!
+  $ until grep -qs ready out; do sleep 0.05; done
+  $ at=$(sed -n 's/^ready //p' out)
+  $ mooncake topo --node $at
+  memory at  first  then
+  cpu:0      eth1   eth0
+  cuda:0     eth0
+  $ mooncake topo --node $at --json
+  {"matrix":{"cpu:0":[["eth1"],["eth0"]],"cuda:0":[["eth0"],[]]},"node":"127.0.0.1:*"} (glob)
+  $ kill $node && wait $node; rm out
+  $ mooncake serve --quiet --memory 1M > out & node=$!
+  $ until grep -qs ready out; do sleep 0.05; done
+  $ at=$(sed -n 's/^ready //p' out)
+  $ mooncake topo --node $at | sed s/$at/AT/
+  AT has no devices to choose from
+  $ kill $node && wait $node; rm out
+  $ echo '{"cpu:0": ["eth1"]}' > custom.json
+  $ MC_CUSTOM_TOPO_JSON=custom.json mooncake serve --memory 1M
+  mooncake serve: custom.json: topology: at 'cpu:0' expected two lists of device names, [[first choice], [others]]
+  [1]
+  $ mooncake topo --join http://localhost:1
+  mooncake topo: --join is for the name of a --node
+  [2]
 
 A machine without anything, and none at all.
 

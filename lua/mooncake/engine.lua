@@ -9,6 +9,7 @@ local buffer = require "mooncake.buffer"
 local engines = require "mooncake.engines"
 local failed = require "mooncake.failed"
 local future = require "mooncake.future"
+local matrix = require "mooncake.matrix"
 local ready = require "mooncake.ready"
 local request = require "mooncake.request"
 local segment = require "mooncake.segment"
@@ -20,10 +21,10 @@ local engine = {}
 
 local OPTIONS = {
    name = "string", listen = "string", advertise = "string", registry = "string",
-   transports = "string", devices = "string", key_file = "string", tls_cert = "string",
-   tls_key = "string", tls_ca = "string", profile = "string", fault = "string",
-   streams = "number", workers = "number", spin_us = "number", timeout_ms = "number",
-   slice_bytes = "number",
+   transports = "string", devices = "string", topology = "string", key_file = "string",
+   tls_cert = "string", tls_key = "string", tls_ca = "string", profile = "string",
+   fault = "string", streams = "number", workers = "number", spin_us = "number",
+   timeout_ms = "number", slice_bytes = "number",
 }
 
 local function fill(opts, level)
@@ -31,6 +32,7 @@ local function fill(opts, level)
    for k, v in pairs(opts) do
       local kind = OPTIONS[k]
       if not kind then error(("unknown option '%s'"):format(tostring(k)), level + 1) end
+      if k == "topology" then v = matrix.text(v) end
       if type(v) == "table" then v = table.concat(v, ",") end
       if type(v) ~= kind then
          error(("option '%s' is a %s, not a %s"):format(k, kind, type(v)), level + 1)
@@ -259,6 +261,13 @@ function Engine:stats()
    if r < 0 then return failed(r) end
    for _, k in ipairs(STATS) do t[k] = tonumber(s[k]) end
    return t
+end
+
+-- Which of its devices it uses first for memory at a location; see matrix.lua.
+function Engine:topology()
+   return matrix.read(function(out, size)
+      return C.mc_engine_topology(self:handle(), out, size)
+   end)
 end
 
 -- The open segments, by id.

@@ -17,6 +17,7 @@ local C = require "mooncake.ffi"
 local engine = require "mooncake.engine"
 local failed = require "mooncake.failed"
 local future = require "mooncake.future"
+local matrix = require "mooncake.matrix"
 local p2p = require "mooncake.p2p"
 local ready = require "mooncake.ready"
 local registry = require "mooncake.registry"
@@ -81,7 +82,8 @@ local function device(info)
 end
 
 -- The devices of this machine, or of a copy of its /sys below root: a list of tables,
--- with list.distance[i][j] as mc_topology_distance() says.
+-- with list.distance[i][j] as mc_topology_distance() says and list.matrix as
+-- mc_topology_matrix() does.
 function mooncake.topology(root)
    local out = ffi.new "struct mc_topology *[1]"
    local r = C.mc_topology_open(out, root)
@@ -95,7 +97,12 @@ function mooncake.topology(root)
          list.distance[i + 1][j + 1] = C.mc_topology_distance(t, i, j)
       end
    end
+   local why, errno
+   list.matrix, why, errno = matrix.read(function(out, size)
+      return C.mc_topology_matrix(t, nil, out, size)
+   end)
    C.mc_topology_close(t)
+   if not list.matrix then return nil, why, errno end
    return list
 end
 

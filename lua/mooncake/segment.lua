@@ -5,6 +5,7 @@ local ffi = require "ffi"
 local C = require "mooncake.ffi"
 local buffer = require "mooncake.buffer"
 local failed = require "mooncake.failed"
+local matrix = require "mooncake.matrix"
 local request = require "mooncake.request"
 
 local Segment = {}
@@ -44,6 +45,13 @@ function Segment:stat()
       name = ffi.string(i.name), addr = ffi.string(i.addr), epoch = i.epoch,
       buffers = tonumber(i.buffers), bytes = tonumber(i.bytes),
    }
+end
+
+-- Which devices its engine uses first for memory at a location; see matrix.lua.
+function Segment:topology()
+   return matrix.read(function(out, size)
+      return C.mc_segment_topology(self.engine:handle(), self.id, out, size)
+   end)
 end
 
 -- Move len bytes and wait. The bytes moved, or nil, message, errno.

@@ -8,10 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-	REPORT_RAILS = 64,		/* read at once */
-	REPORT_FAR = 4,			/* distance of another NUMA node */
-};
+enum { REPORT_RAILS = 64 };		/* read at once */
 
 /* ---- network devices ------------------------------------------------ */
 
@@ -142,53 +139,32 @@ static bool report_listed(const char *list, const char *name)
 		(!at[n] || at[n] == ','));
 }
 
-/* The two lists of a location: NICs that are near, and the others. */
-static struct json_object *report_place(struct mc_topology *t, int at,
-					const char *devices)
-{
-	struct json_object *near = json_object_new_array();
-	struct json_object *far = json_object_new_array();
-	struct json_object *both = json_object_new_array();
-	struct mc_device_info d;
-
-	for (int i = 0; i < mc_topology_count(t); i++) {
-		bool is_far;
-
-		if (mc_topology_device(t, i, &d) < 0 ||
-		    strcmp(d.kind, "rdma") || !report_listed(devices, d.name))
-			continue;
-		is_far = mc_topology_distance(t, at, i) >= REPORT_FAR;
-		json_object_array_add(is_far ? far : near,
-				      json_object_new_string(d.name));
-	}
-	json_object_array_add(both, near);
-	json_object_array_add(both, far);
-	return both;
-}
-
 /* {"cpu:0": [[preferred], [others]], ...}; the caller frees it. The devices are
  * those for RDMA, as the public engine has it. */
 char *te_topology(const char *devices)
 {
-	struct json_object *o = json_object_new_object();
 	struct mc_device_info d;
 	struct mc_topology *t;
-	char *text;
+	char list[1024] = "";
+	char *text = NULL;
+	int64_t len;
 
-	if (te_mc(mc_topology_open(&t, NULL)) < 0) {
-		json_object_put(o);
+	if (te_mc(mc_topology_open(&t, NULL)) < 0)
 		return NULL;
-	}
 	for (int i = 0; i < mc_topology_count(t); i++)
-		if (!mc_topology_device(t, i, &d) &&
-		    (!strcmp(d.kind, "cpu") || !strcmp(d.kind, "gpu")))
-			json_object_object_add(o, d.name,
-					       report_place(t, i, devices));
-	mc_topology_close(t);
-	text = strdup(json_object_to_json_string_ext(o,
-		      JSON_C_TO_STRING_PLAIN));
-	json_object_put(o);
-	if (!text)
+		if (!mc_topology_device(t, i, &d) && !strcmp(d.kind, "rdma") &&
+		    report_listed(devices, d.name) &&
+		    strlen(list) + strlen(d.name) + 2 < sizeof(list)) {
+			strcat(list, d.name);
+			strcat(list, ",");
+		}
+	len = te_mc(mc_topology_matrix(t, list, NULL, 0));
+	if (len >= 0)
+		text = malloc(len + 1);
+	if (text)
+		mc_topology_matrix(t, list, text, len + 1);
+	else if (len >= 0)
 		te_err(-ENOMEM, "out of memory");
+	mc_topology_close(t);
 	return text;
 }

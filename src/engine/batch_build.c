@@ -88,7 +88,7 @@ static int batch_slice(struct batch *b, struct split *s, uint64_t max_len,
 	*last = (struct slice){
 		.s = { .op = op, .n = 1, .len = len },
 		.batch = b, .peer = s->peer, .epoch = s->desc->epoch,
-		.numa = s->local->numa,
+		.near = s->local->near, .place = split_place(s),
 	};
 	return 0;
 }

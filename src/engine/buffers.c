@@ -87,14 +87,39 @@ static void buffer_remove(struct mc_engine *e, struct buffer *b)
 	t->gone[at].version = ++t->version;
 }
 
-/* The N of "cpu:N". What is on another device has no node of its own. */
-static int buffer_numa(const char *location)
+/* All but those whose device is the second choice there. */
+static uint32_t buffer_near(const struct mc_engine *e, const char *location)
 {
-	int node, end = 0;
+	int place = mc_matrix_place(e->matrix, location), rail = 0;
+	uint32_t near = 0;
 
-	if (sscanf(location, "cpu:%d%n", &node, &end) < 1 || location[end])
-		return -1;
-	return node;
+	for (int i = 0; i < e->n_tr; i++) {
+		const struct engine_transport *tr = &e->tr[i];
+
+		for (int d = 0; d < tr->n_devs && rail < ENGINE_RAILS; d++) {
+			if (mc_matrix_rank(e->matrix, place, tr->devs[d]) < 1)
+				near |= 1u << rail;
+			rail++;
+		}
+	}
+	return near;
+}
+
+/* Where it is: as its owner says, or the kernel; if that does not know, any
+ * rail will do. */
+static void buffer_locate(const struct mc_engine *e, struct buffer *b,
+			  const char *location)
+{
+	int node = 0;
+
+	if (location) {
+		mc_copy(b->info.location, location);
+	} else {
+		node = mc_topology_memory_node((void *)b->node.addr);
+		snprintf(b->info.location, sizeof(b->info.location), "cpu:%d",
+			 mc_max(node, 0));
+	}
+	b->near = node < 0 ? UINT32_MAX : buffer_near(e, b->info.location);
 }
 
 static int buffer_add(struct mc_engine *e, void *addr, uint64_t len,
@@ -118,14 +143,7 @@ static int buffer_add(struct mc_engine *e, void *addr, uint64_t len,
 	b->info.access = access;
 	b->fd = fd;
 	b->mapped = mapped;
-	if (location) {
-		mc_copy(b->info.location, location);
-		b->numa = buffer_numa(location);
-	} else {
-		b->numa = mc_topology_memory_node(addr);
-		snprintf(b->info.location, sizeof(b->info.location), "cpu:%d",
-			 mc_max(b->numa, 0));
-	}
+	buffer_locate(e, b, location);
 	/* Not found by anyone before the transports know it: the id is given
 	 * under the lock, so peers may ask, and are told -ESTALE until then. */
 	r = buffer_insert(e, b);
@@ -373,11 +391,14 @@ int buffers_describe(struct mc_engine *e, uint64_t since, void **out,
 		     uint32_t *len)
 {
 	struct buffers *t = &e->buffers;
+	char *matrix = e->matrix ? mc_matrix_json(e->matrix) : NULL;
 	struct describe_head *head;
 	struct mc_buffer_info *add;
 	uint64_t first;
-	uint32_t *del;
+	uint32_t *del, matrix_len = matrix ? strlen(matrix) : 0;
 
+	if (e->matrix && !matrix)
+		return -ENOMEM;
 	pthread_rwlock_rdlock(&t->lock);
 	first = t->n_gone > ENGINE_GONE ? t->n_gone - ENGINE_GONE : 0;
 	/* Removals too old to be remembered: tell all. */
@@ -385,9 +406,10 @@ int buffers_describe(struct mc_engine *e, uint64_t since, void **out,
 	    (first && since < t->gone[first % ENGINE_GONE].version))
 		since = 0;
 	head = malloc(sizeof(*head) + t->by_addr.count * sizeof(*add) +
-		      ENGINE_GONE * sizeof(*del) + e->addrs_len);
+		      ENGINE_GONE * sizeof(*del) + e->addrs_len + matrix_len);
 	if (!head) {
 		pthread_rwlock_unlock(&t->lock);
+		free(matrix);
 		return mc_err(-ENOMEM, "out of memory");
 	}
 	*head = (struct describe_head){ .version = t->version,
@@ -412,5 +434,11 @@ int buffers_describe(struct mc_engine *e, uint64_t since, void **out,
 	*out = head;
 	*len = sizeof(*head) + head->n_add * sizeof(*add) +
 	       head->n_del * sizeof(*del) + e->addrs_len;
+	if (!since && matrix) {
+		head->matrix_len = matrix_len;
+		memcpy((char *)head + *len, matrix, matrix_len);
+		*len += matrix_len;
+	}
+	free(matrix);
 	return 0;
 }

@@ -40,8 +40,10 @@ struct desc *desc_get(struct peer *p)
 
 void desc_put(struct desc *d)
 {
-	if (d && !__atomic_sub_fetch(&d->refs, 1, __ATOMIC_ACQ_REL))
-		free(d);
+	if (!d || __atomic_sub_fetch(&d->refs, 1, __ATOMIC_ACQ_REL))
+		return;
+	mc_matrix_put(d->matrix);
+	free(d);
 }
 
 const struct mc_buffer_info *desc_find(const struct desc *d, uint64_t addr,
@@ -89,15 +91,16 @@ static int desc_compare_addr(const void *a, const void *b)
  * neither wrap nor overlap (desc_check()). */
 static int desc_parse(const void *msg, uint32_t len, struct describe_head *h)
 {
-	uint64_t need;
+	uint64_t need, addrs;
 
 	if (len < sizeof(*h))
 		return mc_err(-EPROTO, "short descriptor");
 	memcpy(h, msg, sizeof(*h));
-	need = sizeof(*h) + h->n_add * (uint64_t)sizeof(struct mc_buffer_info)
-	       + h->n_del * (uint64_t)sizeof(uint32_t) + h->addrs_len;
+	addrs = sizeof(*h) + h->n_add * (uint64_t)sizeof(struct mc_buffer_info)
+		+ h->n_del * (uint64_t)sizeof(uint32_t);
+	need = addrs + h->addrs_len + h->matrix_len;
 	if (need != len || (h->addrs_len &&
-			    ((const char *)msg)[len - 1]))
+			    ((const char *)msg)[addrs + h->addrs_len - 1]))
 		return mc_err(-EPROTO, "malformed descriptor");
 	return 0;
 }
@@ -136,6 +139,19 @@ static void desc_fill(struct desc *d, const struct desc *old,
 	}
 }
 
+/* It comes with the whole table, and never changes. */
+static int desc_matrix(struct desc *d, const struct desc *old,
+		       const char *json, uint32_t len)
+{
+	if (!len) {
+		d->matrix = old ? mc_matrix_get(old->matrix) : NULL;
+		return 0;
+	}
+	return mc_matrix_parse(&d->matrix, json, len) < 0 ?
+	       mc_err(-EPROTO, "malformed descriptor: no matrix of devices") :
+	       0;
+}
+
 /* By address, so that each ends before the next one begins. */
 static int desc_check(const struct desc *d)
 {
@@ -157,6 +173,7 @@ int desc_merge(const struct desc *old, uint64_t epoch, const void *msg,
 {
 	struct mc_buffer_info *add;
 	struct describe_head h;
+	const char *end;
 	struct desc *d;
 	uint32_t *del;
 	int r = desc_parse(msg, len, &h);
@@ -184,13 +201,15 @@ int desc_merge(const struct desc *old, uint64_t epoch, const void *msg,
 	qsort(del, h.n_del, sizeof(*del), desc_compare_id);
 	*d = (struct desc){ .refs = 1, .epoch = epoch, .version = h.version };
 	desc_fill(d, old, add, h.n_add, del, h.n_del);
+	end = (const char *)msg + len - h.matrix_len;
 	r = desc_check(d);
+	if (!r)
+		r = desc_matrix(d, old, end, h.matrix_len);
 	if (r < 0) {
 		free(d);
 		goto free_lists;
 	}
-	desc_addrs((const char *)msg + len - h.addrs_len, h.addrs_len, addrs,
-		   n_addrs);
+	desc_addrs(end - h.addrs_len, h.addrs_len, addrs, n_addrs);
 	*out = d;
 free_lists:
 	free(add);

@@ -49,6 +49,7 @@ static void engine_copy_options(struct mc_options *o,
 	o->registry = engine_dup(o->registry);
 	o->transports = engine_dup(o->transports);
 	o->devices = engine_dup(o->devices);
+	o->topology = engine_dup_or(o->topology, "MC_CUSTOM_TOPO_JSON");
 	o->key_file = engine_dup(o->key_file);
 	o->tls_cert = engine_dup_or(o->tls_cert, "MOONCAKE_TLS_CERT");
 	o->tls_key = engine_dup_or(o->tls_key, "MOONCAKE_TLS_KEY");
@@ -73,6 +74,7 @@ static void engine_free_options(struct mc_options *o)
 	free((void *)o->registry);
 	free((void *)o->transports);
 	free((void *)o->devices);
+	free((void *)o->topology);
 	free((void *)o->key_file);
 	free((void *)o->tls_cert);
 	free((void *)o->tls_key);
@@ -171,17 +173,51 @@ static int engine_wrap(struct mc_engine *e, const struct mc_fault *f,
 	return r;
 }
 
-/* Where its devices are; one that is called after the transport is none. */
-static void engine_places(struct engine_transport *tr)
+static void engine_list_devices(struct engine_transport *tr)
 {
-	char names[ENGINE_DEVS][32];
-	int n = tr->t->devices ? tr->t->devices(tr->ctx, names, ENGINE_DEVS) :
-		0;
+	tr->n_devs = 1;
+	mc_copy(tr->devs[0], tr->t->name);
+	if (tr->t->devices)
+		tr->n_devs = tr->t->devices(tr->ctx, tr->devs, ENGINE_DEVS);
+}
 
-	for (int i = 0; i < ENGINE_DEVS; i++)
-		tr->numa[i] = -1;
-	if (n > 1 || (n == 1 && strcmp(names[0], tr->t->name)))
-		mc_topology_device_nodes(names, n, tr->numa);
+/* One that is called after the transport is none. */
+static bool engine_has_devices(const struct engine_transport *tr)
+{
+	return tr->n_devs > 1 ||
+	       (tr->n_devs == 1 && strcmp(tr->devs[0], tr->t->name));
+}
+
+/* Which devices memory uses first: as the options say, or as the machine is
+ * built, which costs a look at /sys if there are devices to choose from. */
+static int engine_matrix(struct mc_engine *e)
+{
+	struct mc_topology *t = NULL;
+	bool any = false;
+	int r = 0;
+
+	if (e->opts.topology && e->opts.topology[0])
+		return mc_matrix_read(&e->matrix, e->opts.topology);
+	for (int i = 0; i < e->n_tr; i++)
+		any |= engine_has_devices(&e->tr[i]);
+	if (!any || mc_topology_open(&t, NULL) < 0)
+		return 0;
+	e->matrix = mc_matrix_new();
+	if (!e->matrix)
+		r = mc_err(-ENOMEM, "out of memory");
+	for (int i = 0; i < e->n_tr && !r; i++)
+		if (engine_has_devices(&e->tr[i]))
+			r = mc_matrix_add(e->matrix, t, e->tr[i].devs,
+					  e->tr[i].n_devs);
+	mc_topology_close(t);
+	return r;
+}
+
+int64_t mc_engine_topology(struct mc_engine *e, char *out, uint64_t size)
+{
+	int r = engine_check(e);
+
+	return r < 0 ? r : mc_matrix_give(e->matrix, out, size);
 }
 
 static int engine_transports(struct mc_engine *e)
@@ -213,7 +249,7 @@ static int engine_transports(struct mc_engine *e)
 		}
 		if (r)
 			break;
-		engine_places(tr);
+		engine_list_devices(tr);
 		e->n_tr++;
 	}
 	return r;
@@ -279,6 +315,8 @@ static int engine_start(struct mc_engine *e)
 		r = engine_workers(e);
 	if (!r)
 		r = engine_transports(e);
+	if (!r)
+		r = engine_matrix(e);
 	if (!r)
 		r = engine_serve(e);
 	engine_name(e);
@@ -399,6 +437,7 @@ static void engine_stop(struct mc_engine *e)
 static void engine_free(struct mc_engine *e, bool in_child)
 {
 	buffers_fini(e, in_child);
+	mc_matrix_put(e->matrix);
 	engine_free_options(&e->opts);
 	if (in_child) {
 		engine_forget(e);

@@ -15,6 +15,7 @@
 #include "../base/tasks.h"
 #include "../base/util.h"
 #include "../registry/record.h"
+#include "../topology/matrix.h"
 #include "../transport/host.h"
 #include "../transport/server.h"
 #include "../transport/wire.h"
@@ -54,7 +55,7 @@ struct buffer {
 	uint64_t version;		/* of the table when it came */
 	uint64_t mapped;		/* of mc_buffer_alloc(): bytes, or 0 */
 	int fd;				/* of that memory; -1 */
-	int numa;			/* node of its location; -1 */
+	uint32_t near;			/* rails it uses first: bits */
 	int uses;			/* by own requests; atomic */
 };
 
@@ -87,6 +88,7 @@ struct desc {
 	int refs;			/* atomic */
 	uint64_t epoch, version;
 	uint64_t n, bytes;
+	struct mc_matrix *matrix;	/* of its devices; NULL */
 	struct mc_buffer_info buf[];	/* by address */
 };
 
@@ -162,6 +164,8 @@ struct epath {
 	uint64_t seen_progress, seen_ns; /* when it last grew */
 	uint64_t done_ns, done_posted_ns; /* the last slice: ended, posted */
 	struct mc_loop *loop;		/* that watches it; NULL: no fd */
+	uint64_t near;			/* places of the peer that its device
+					 * there suits: bits */
 	bool gone;			/* aborted; under the path's lock */
 	struct waiter *leader;		/* who sleeps on it; atomic */
 	bool innocent;			/* given up for a batch's sake */
@@ -174,7 +178,9 @@ struct rail {
 	const struct mc_transport *t;
 	void *ctx;
 	int id, index, dev;		/* id: of the transport */
-	int numa;			/* node of the local device; -1 */
+	int wish;			/* a place of the peer: the next path is
+					 * to be from a device near it; -1 */
+	uint64_t wish_ns;		/* no wishes before */
 	char local_dev[32], remote_addr[MC_ADDR_MAX];
 	char remote_dev[MC_ADDR_MAX];	/* of its last path */
 	enum mc_rail_state state;
@@ -191,8 +197,11 @@ struct rail {
 
 void rails_build(struct peer *p);
 int rails_connect_first(struct peer *p, uint64_t deadline_ns);
-void rail_connect(struct rail *r);
+void rail_connect(struct rail *r, int wish);
 bool rail_wanted(struct rail *r, uint64_t now);
+
+/* Under the peer's lock: a path more, from a device near @place. */
+void rail_wish(struct rail *r, int place);
 void rails_lost_local(struct peer *p);
 void rails_reset(struct peer *p);
 void rail_sample(struct rail *r, enum mc_op op, uint64_t len, uint64_t ns);
@@ -217,7 +226,9 @@ struct slice {
 	uint64_t epoch;			/* of the peer whose ids it has */
 	uint32_t tried;			/* rails, by index */
 	uint32_t tries;
-	int numa;			/* node of its first byte here; -1 */
+	uint32_t near;			/* rails for its first byte: bits */
+	int place;			/* of that at the peer, in its matrix;
+					 * -1: no matter */
 	bool no_copy, refreshed;
 	char why[MC_WHY_MAX];
 };
@@ -293,6 +304,9 @@ struct split {
 void split_init(struct split *s, struct mc_engine *e, const struct mc_req *q,
 		int n, uint64_t max_len);
 int split_next(struct split *s, struct mc_piece *out);
+
+/* The remote place of the piece that came last, in its peer's matrix; -1. */
+int split_place(const struct split *s);
 void split_fini(struct split *s);
 
 /* Its peers stay, though it may end meanwhile, until batch_leave(). To enter
@@ -386,7 +400,8 @@ struct engine_transport {
 	const struct mc_transport *t;
 	void *ctx;
 	int id;
-	int numa[ENGINE_DEVS];		/* nodes of its devices; -1 */
+	char devs[ENGINE_DEVS][32];	/* rails of every peer, in this order */
+	int n_devs;
 };
 
 struct mc_engine {
@@ -394,6 +409,7 @@ struct mc_engine {
 	uint64_t epoch, host_id;
 	char addrs[1024];		/* of its devices, each with a zero */
 	uint32_t addrs_len;
+	struct mc_matrix *matrix;	/* of its devices; NULL: one will do */
 	struct mc_options opts;		/* strings are ours */
 	volatile uint8_t *alive;	/* a page that fork() wipes */
 	struct mc_key key;

@@ -39,6 +39,8 @@ static void forked_peer(struct peer *p)
 		mc_stream_fini(&p->local.s);
 	for (int i = 0; i < p->n_rails; i++)
 		forked_rail(p->rails[i]);
+	if (p->desc)
+		mc_matrix_put(p->desc->matrix);
 	free(p->desc);
 	free(p);
 }

@@ -518,6 +518,22 @@ int mc_segment_stat(struct mc_engine *e, int segment,
 	return 0;
 }
 
+int64_t mc_segment_topology(struct mc_engine *e, int segment, char *out,
+			    uint64_t size)
+{
+	struct peer *p;
+	struct desc *d;
+	int64_t r = peer_need(e, segment, &p);
+
+	if (r < 0)
+		return r;
+	d = desc_get(p);
+	r = mc_matrix_give(d ? d->matrix : NULL, out, size);
+	desc_put(d);
+	peer_drop(p);
+	return r;
+}
+
 int mc_segment_list(struct mc_engine *e, int segment, uint64_t skip,
 		    struct mc_buffer_info *out, int max)
 {

@@ -15,6 +15,7 @@ enum {
 	RAIL_CONNECT_MS = 500,
 	RAIL_LOOK_US = 100,
 	RAIL_FENCE_MS = 300,		/* for the peer's word on its end */
+	RAIL_WISH_MS = 5000,		/* after a wish that did not help */
 };
 
 /* ---- figures -------------------------------------------------------- */
@@ -171,7 +172,7 @@ static void path_fail_task(void *arg)
 	pthread_mutex_lock(&p->lock);
 	if (!p->closing && !r->connecting && r->state == MC_RAIL_UP &&
 	    r->n_paths && r->n_paths < rail_streams(r))
-		rail_connect(r);
+		rail_connect(r, -1);
 	pthread_mutex_unlock(&p->lock);
 	spray_pump(p, NULL);
 	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
@@ -233,11 +234,27 @@ static int path_watch(struct epath *ep, int n)
 	return mc_loop_add(ep->loop, &ep->ev, EPOLLRDHUP | EPOLLONESHOT);
 }
 
+/* The places of the peer that the path's device there is not the second choice
+ * for; a wish that was not granted is not made again at once. */
+static void path_judge(struct epath *ep, const struct desc *d)
+{
+	const char *dev = strrchr(ep->p->remote_dev, '/');
+	struct rail *r = ep->rail;
+
+	ep->near = UINT64_MAX;
+	for (int i = 0; d && dev && i < MATRIX_PLACES; i++)
+		if (mc_matrix_rank(d->matrix, i, dev + 1) > 0)
+			ep->near &= ~(1ull << i);
+	if (r->wish >= 0 && !(ep->near >> r->wish & 1))
+		r->wish_ns = mc_clock_ns() + RAIL_WISH_MS * (uint64_t)MC_MS;
+}
+
 static int path_connect(struct rail *r, uint64_t deadline_ns)
 {
 	struct peer *p = r->peer;
 	struct mc_peer at = peer_at(p);
 	struct epath *ep = calloc(1, sizeof(*ep));
+	struct desc *d;
 	bool current, dead;
 	int err;
 
@@ -260,7 +277,13 @@ static int path_connect(struct rail *r, uint64_t deadline_ns)
 	ep->rail = r;
 	ep->refs = 2;			/* the rail's, and ours for now */
 	ep->seen_ns = mc_clock_ns();
+	d = desc_get(p);
+	if (d && r->wish >= 0)
+		mc_copy(at.wish, mc_matrix_first(d->matrix, r->wish, r->dev));
 	err = r->t->connect(r->ctx, &at, r->dev, deadline_ns, &ep->p);
+	if (!err)
+		path_judge(ep, d);
+	desc_put(d);
 	if (err < 0) {
 		free(ep);
 		return err;
@@ -314,13 +337,21 @@ static bool peer_moved(struct peer *p, uint64_t deadline_ns)
 	return true;
 }
 
-/* As many paths as the rail is to have; one is enough to be up. */
+/* As many paths as the rail is to have, and one for a wish; one is enough to be
+ * up. */
 static int rail_connect_now(struct rail *r, uint64_t deadline_ns)
 {
-	int err = 0;
+	int n = rail_streams(r), err = 0;
 
-	while (!err && rail_paths(r) < rail_streams(r))
+	if (r->wish >= 0)
+		n = mc_max(n, mc_min(rail_paths(r) + 1, ENGINE_PATHS));
+	while (!err && rail_paths(r) < n)
 		err = path_connect(r, deadline_ns);
+	/* The next try is without it. */
+	if (err < 0 && r->wish >= 0) {
+		r->wish_ns = mc_clock_ns() + RAIL_WISH_MS * (uint64_t)MC_MS;
+		r->wish = -1;
+	}
 	if (err < 0 && err != -EOPNOTSUPP && !rail_paths(r) &&
 	    peer_moved(r->peer, deadline_ns))
 		err = path_connect(r, deadline_ns);
@@ -339,6 +370,7 @@ static void rail_task(void *arg)
 	rail_connect_now(r, mc_clock_ns() + RAIL_CONNECT_MS * (uint64_t)MC_MS);
 	pthread_mutex_lock(&p->lock);
 	r->connecting = false;
+	r->wish = -1;
 	pthread_mutex_unlock(&p->lock);
 	spray_pump(p, NULL);
 	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
@@ -353,15 +385,24 @@ bool rail_wanted(struct rail *r, uint64_t now)
 	       (r->state == MC_RAIL_QUARANTINED && now >= r->retry_ns);
 }
 
-/* Under the peer's lock: connect it on a thread of its own. */
-void rail_connect(struct rail *r)
+/* Under the peer's lock: connect it on a thread of its own, to a device that
+ * is near place @wish of the peer; -1: to any. */
+void rail_connect(struct rail *r, int wish)
 {
 	r->connecting = true;
+	r->wish = mc_clock_ns() < r->wish_ns ? -1 : wish;
 	__atomic_add_fetch(&r->peer->tasks, 1, __ATOMIC_ACQ_REL);
 	if (!mc_tasks_run(&r->peer->e->tasks, rail_task, r))
 		return;
 	r->connecting = false;
 	__atomic_sub_fetch(&r->peer->tasks, 1, __ATOMIC_ACQ_REL);
+}
+
+void rail_wish(struct rail *r, int place)
+{
+	if (!r->connecting && !r->peer->closing &&
+	    r->n_paths < ENGINE_PATHS && mc_clock_ns() >= r->wish_ns)
+		rail_connect(r, place);
 }
 
 /* ---- the rails of a peer -------------------------------------------- */
@@ -381,7 +422,7 @@ static void rail_add(struct peer *p, const struct engine_transport *tr,
 	r->id = tr->id;
 	r->index = p->n_rails;
 	r->dev = dev;
-	r->numa = tr->numa[dev];
+	r->wish = -1;
 	mc_copy(r->local_dev, name);
 	if (p->n_addrs)
 		mc_copy(r->remote_addr, p->addrs[dev % p->n_addrs]);
@@ -391,17 +432,11 @@ static void rail_add(struct peer *p, const struct engine_transport *tr,
 
 void rails_build(struct peer *p)
 {
-	char names[ENGINE_DEVS][32];
-
 	for (int i = 0; i < p->e->n_tr; i++) {
 		struct engine_transport *tr = &p->e->tr[i];
-		int n = 1;
 
-		mc_copy(names[0], tr->t->name);
-		if (tr->t->devices)
-			n = tr->t->devices(tr->ctx, names, ENGINE_DEVS);
-		for (int dev = 0; dev < n; dev++)
-			rail_add(p, tr, dev, names[dev]);
+		for (int dev = 0; dev < tr->n_devs; dev++)
+			rail_add(p, tr, dev, tr->devs[dev]);
 	}
 }
 
@@ -462,7 +497,7 @@ void rails_reset(struct peer *p)
 		/* One may have been made for the new epoch already. */
 		if (!p->rails[i]->n_paths)
 			p->rails[i]->state = MC_RAIL_NEW;
-		p->rails[i]->backoff_ns = 0;
+		p->rails[i]->backoff_ns = p->rails[i]->wish_ns = 0;
 	}
 	pthread_mutex_unlock(&p->lock);
 }

@@ -167,6 +167,13 @@ static int split_remote(struct split *s, uint64_t addr, uint64_t len,
 	return 0;
 }
 
+int split_place(const struct split *s)
+{
+	return s->hint < s->desc->n ?
+	       mc_matrix_place(s->desc->matrix,
+			       s->desc->buf[s->hint].location) : -1;
+}
+
 int split_next(struct split *s, struct mc_piece *out)
 {
 	uint64_t local, remote, len;

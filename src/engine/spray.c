@@ -6,8 +6,9 @@
  *	(bytes in flight on the rail + its own) / bandwidth + latency
  *
  * with bandwidth and latency as moving averages of what the rail did. A rail
- * whose device is at another NUMA node than the memory counts as slower: bytes
- * are better off not crossing between sockets. Rails that failed this slice
+ * whose device is the second choice for the memory counts as slower, and so it
+ * does by its device at the peer: bytes are better off not crossing between
+ * sockets. Rails that failed this slice
  * before come last, rails whose windows are full are not asked, and what finds
  * no rail waits: that is the back-pressure.
  *
@@ -21,30 +22,43 @@ enum {
 	SPRAY_INLINE = 256 << 10,	/* copied by the submitting thread */
 };
 
-static struct epath *spray_path(const struct rail *r)
+static bool spray_is_far(const struct rail *r, const struct slice *s)
 {
+	return !(s->near >> r->index & 1);
+}
+
+/* The same of the peer's device and the memory there. */
+static bool spray_ends_far(const struct epath *ep, const struct slice *s)
+{
+	return s->place >= 0 && !(ep->near >> s->place & 1);
+}
+
+/* Of those with room the nearest, then the least busy. */
+static struct epath *spray_path(const struct rail *r, const struct slice *s)
+{
+	uint64_t least = 2 * SPRAY_WINDOW;
 	struct epath *best = NULL;
-	uint64_t least = SPRAY_WINDOW;
 
 	for (int i = 0; i < r->n_paths; i++) {
-		uint64_t n = __atomic_load_n(&r->paths[i]->inflight_bytes,
+		struct epath *ep = r->paths[i];
+		uint64_t n = __atomic_load_n(&ep->inflight_bytes,
 					     __ATOMIC_RELAXED);
 
-		if (n < least || (!best && !n)) {
-			best = r->paths[i];
+		if (n >= SPRAY_WINDOW)
+			continue;
+		if (spray_ends_far(ep, s))
+			n += SPRAY_WINDOW;
+		if (n < least) {
+			best = ep;
 			least = n;
 		}
 	}
 	return best;
 }
 
-static bool spray_is_far(const struct rail *r, const struct slice *s)
+static double spray_finish(const struct epath *ep, const struct slice *s)
 {
-	return r->numa >= 0 && s->numa >= 0 && r->numa != s->numa;
-}
-
-static double spray_finish(const struct rail *r, const struct slice *s)
-{
+	const struct rail *r = ep->rail;
 	double weight = s->batch->weighted ? s->batch->weights[r->id] : 1;
 	uint64_t bw = __atomic_load_n(&r->bw, __ATOMIC_RELAXED);
 	uint64_t inflight = __atomic_load_n(&r->inflight, __ATOMIC_RELAXED);
@@ -52,6 +66,8 @@ static double spray_finish(const struct rail *r, const struct slice *s)
 
 	t += __atomic_load_n(&r->latency_ns, __ATOMIC_RELAXED) / 8;
 	if (spray_is_far(r, s))
+		t += t / 2;
+	if (spray_ends_far(ep, s))
 		t += t / 2;
 	/* A rail that failed it once is for when there is no other. */
 	if (s->tried & 1u << r->index)
@@ -94,12 +110,12 @@ static struct epath *spray_best(struct peer *p, const struct slice *s,
 		    spray_weighs(r, s) != weighs)
 			continue;
 		ep = rail_copies(r) ? (r->n_paths ? r->paths[0] : NULL) :
-		     spray_path(r);
+		     spray_path(r, s);
 		if (!ep)
 			continue;
 		if (rail_copies(r) && !(s->tried & 1u << r->index) && weighs)
 			return ep;
-		t = spray_finish(r, s);
+		t = spray_finish(ep, s);
 		if (!best || t < first) {
 			best = ep;
 			first = t;
@@ -120,13 +136,13 @@ static struct epath *spray_choose(struct peer *p, const struct slice *s)
 
 /* Rails that are not up and could help: those never tried if none is up, those
  * set aside when their time has come. */
-static void spray_want(struct peer *p)
+static void spray_want(struct peer *p, const struct slice *s)
 {
 	uint64_t now = mc_clock_ns();
 
 	for (int i = 0; i < p->n_rails; i++)
 		if (rail_wanted(p->rails[i], now))
-			rail_connect(p->rails[i]);
+			rail_connect(p->rails[i], s->place);
 }
 
 /* Would @r, which is not up, help that at hand? One of its kind does if more
@@ -137,19 +153,22 @@ static bool spray_helps(const struct rail *r, const struct rail *like,
 {
 	if (r->t != like->t)
 		return r->index < like->index;
-	return s->next || (spray_is_far(like, s) && r->numa == s->numa);
+	return s->next || (spray_is_far(like, s) && !spray_is_far(r, s));
 }
 
-/* Those that were never tried, or whose time has come again. */
-static void spray_want_more(struct peer *p, const struct rail *like,
+/* Those that were never tried, or whose time has come again; and of the one at
+ * hand a path that ends nearer to the memory. */
+static void spray_want_more(struct peer *p, const struct epath *ep,
 			    const struct slice *s)
 {
+	if (spray_ends_far(ep, s))
+		rail_wish(ep->rail, s->place);
 	for (int i = 0; i < p->n_rails; i++) {
 		struct rail *r = p->rails[i];
 
-		if (r->state != MC_RAIL_UP && spray_helps(r, like, s) &&
+		if (r->state != MC_RAIL_UP && spray_helps(r, ep->rail, s) &&
 		    rail_wanted(r, mc_clock_ns()))
-			rail_connect(r);
+			rail_connect(r, s->place);
 	}
 }
 
@@ -341,7 +360,7 @@ static enum spray_fate spray_next(struct peer *p, struct slice **out)
 	}
 	/* Restarted, and not asked yet: whoever connects asks. */
 	if (!p->at.epoch) {
-		spray_want(p);
+		spray_want(p, s);
 		return SPRAY_WAIT;
 	}
 	if (s->epoch != p->at.epoch) {
@@ -354,10 +373,10 @@ static enum spray_fate spray_next(struct peer *p, struct slice **out)
 	}
 	ep = spray_choose(p, s);
 	if (!ep) {
-		spray_want(p);
+		spray_want(p, s);
 		return SPRAY_WAIT;
 	}
-	spray_want_more(p, ep->rail, s);
+	spray_want_more(p, ep, s);
 	*out = spray_pop(p);
 	s->on = ep;
 	ep->refs++;

@@ -25,6 +25,7 @@ enum {
 	SCAN_DISPLAY = 0x03,		/* PCI base classes */
 	SCAN_ACCELERATOR = 0x12,
 	SCAN_NODE_MAX = 1024,
+	SCAN_GIDS = 16,			/* looked at for an interface */
 };
 
 /* A link or file of @t's /sys, "class/net/eth0" and the like. */
@@ -321,10 +322,28 @@ static int scan_rdma_ports(struct topology_device *d, const char *dir)
 	return r;
 }
 
+/* The interface that a device stands on: what is made in software names its
+ * parent, and a port for RoCE has one at each of its addresses. */
+static bool scan_interface(const char *dir, char *name, int size)
+{
+	char path[PATH_MAX], at[32];
+
+	if (mc_sysfs_text(dir, "parent", name, size) > 0)
+		return !strchr(name, '/');
+	if (mc_sysfs_path(path, dir, "ports/1/gid_attrs/ndevs"))
+		return false;
+	for (int i = 0; i < SCAN_GIDS; i++) {
+		snprintf(at, sizeof(at), "%d", i);
+		if (mc_sysfs_text(path, at, name, size) > 0)
+			return !strchr(name, '/');
+	}
+	return false;
+}
+
 static int scan_rdma(struct mc_topology *t, const char *name, void *arg)
 {
 	struct topology_device *d = scan_add(t, "rdma", name);
-	char dir[PATH_MAX], parent[PATH_MAX];
+	char dir[PATH_MAX], net[PATH_MAX];
 	char text[64];
 
 	(void)arg;
@@ -333,11 +352,13 @@ static int scan_rdma(struct mc_topology *t, const char *name, void *arg)
 	if (scan_dir(t, "class/infiniband", name, dir))
 		return 0;
 	scan_place_device(t, d, dir);
-	/* One made in software lies where its interface does. */
-	if (!d->chain[0] &&
-	    mc_sysfs_text(dir, "parent", text, sizeof(text)) > 0 &&
-	    !strchr(text, '/') && !scan_dir(t, "class/net", text, parent))
-		scan_place_device(t, d, parent);
+	/* One that is no hardware lies where its interface does. */
+	if (!d->chain[0] && scan_interface(dir, text, sizeof(text)) &&
+	    !scan_dir(t, "class/net", text, net)) {
+		scan_place_device(t, d, net);
+		if (!d->chain[0] && scan_lower(t, d, net, 4) < 0)
+			return -ENOMEM;
+	}
 	return scan_rdma_ports(d, dir);
 }
 

@@ -82,9 +82,44 @@ int mc_sysfs_names_add(struct sysfs_names *names, const char *name)
 	return 0;
 }
 
+static size_t sysfs_hex(const char *s, size_t n)
+{
+	size_t i = 0;
+
+	while (i < n && isxdigit((unsigned char)s[i]))
+		i++;
+	return i;
+}
+
+/* "pci" domain ":" bus, domains of five digits and more are behind a volume
+ * management device. */
+static bool sysfs_is_root(const char *s, size_t n)
+{
+	size_t k;
+
+	if (n < 10 || n > 14 || memcmp(s, "pci", 3))
+		return false;
+	k = 3 + sysfs_hex(s + 3, n - 3);
+	return k + 3 == n && s[k] == ':' && sysfs_hex(s + k + 1, 2) == 2;
+}
+
+/* domain ":" bus ":" device "." function */
+static bool sysfs_is_function(const char *s, size_t n)
+{
+	size_t k = sysfs_hex(s, n);
+
+	return k >= 4 && k <= 8 && k + 8 == n && s[k] == ':' &&
+	       sysfs_hex(s + k + 1, 2) == 2 && s[k + 3] == ':' &&
+	       sysfs_hex(s + k + 4, 2) == 2 && s[k + 6] == '.' &&
+	       s[k + 7] >= '0' && s[k + 7] <= '7';
+}
+
+/* PCI functions are in hex: what is 8b comes after what is 73. */
 static int sysfs_name_order(const void *a, const void *b)
 {
-	return strverscmp(a, b);
+	return sysfs_is_function(a, strlen(a)) &&
+	       sysfs_is_function(b, strlen(b)) ? strcmp(a, b) :
+	       strverscmp(a, b);
 }
 
 void mc_sysfs_names_sort(struct sysfs_names *names)
@@ -187,38 +222,6 @@ uint64_t mc_sysfs_pcie_rate(const char *speed, int64_t lanes)
 	if (v < 64000ull * 1000000 / 8 * lanes)
 		return v / 130 * 128;
 	return v / 256 * 242;
-}
-
-static size_t sysfs_hex(const char *s, size_t n)
-{
-	size_t i = 0;
-
-	while (i < n && isxdigit((unsigned char)s[i]))
-		i++;
-	return i;
-}
-
-/* "pci" domain ":" bus, domains of five digits and more are behind a volume
- * management device. */
-static bool sysfs_is_root(const char *s, size_t n)
-{
-	size_t k;
-
-	if (n < 10 || n > 14 || memcmp(s, "pci", 3))
-		return false;
-	k = 3 + sysfs_hex(s + 3, n - 3);
-	return k + 3 == n && s[k] == ':' && sysfs_hex(s + k + 1, 2) == 2;
-}
-
-/* domain ":" bus ":" device "." function */
-static bool sysfs_is_function(const char *s, size_t n)
-{
-	size_t k = sysfs_hex(s, n);
-
-	return k >= 4 && k <= 8 && k + 8 == n && s[k] == ':' &&
-	       sysfs_hex(s + k + 1, 2) == 2 && s[k + 3] == ':' &&
-	       sysfs_hex(s + k + 4, 2) == 2 && s[k + 6] == '.' &&
-	       s[k + 7] >= '0' && s[k + 7] <= '7';
 }
 
 void mc_sysfs_pci_chain(const char *path, char *out, size_t size)

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Names in the order of ls -v: mlx5_2 before mlx5_10. */
+/* Names in the order of ls -v: mlx5_2 before mlx5_10; PCI functions by bus. */
 struct sysfs_names {
 	char (*name)[64];
 	int n;

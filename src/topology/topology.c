@@ -61,21 +61,6 @@ int mc_topology_device(const struct mc_topology *t, int i,
 	return 0;
 }
 
-void mc_topology_device_nodes(char names[][32], int n, int *nodes)
-{
-	struct mc_topology *t = NULL;
-
-	for (int i = 0; i < n; i++)
-		nodes[i] = -1;
-	if (mc_topology_open(&t, NULL) < 0)
-		return;
-	for (int i = 0; i < n; i++)
-		for (int k = 0; k < t->n && nodes[i] < 0; k++)
-			if (!strcmp(t->devs[k].info.name, names[i]))
-				nodes[i] = t->devs[k].info.numa;
-	mc_topology_close(t);
-}
-
 int mc_topology_distance(const struct mc_topology *t, int i, int j)
 {
 	const struct topology_device *a, *b;

@@ -11,9 +11,6 @@
  * one that is not there yet has a node only if its policy names one. */
 int mc_topology_memory_node(const void *addr);
 
-/* The NUMA nodes of devices, by name: -1 for those that are unknown. */
-void mc_topology_device_nodes(char names[][32], int n, int *nodes);
-
 /* Interfaces that are up and running, are no loopback and have an address that
  * other hosts can route to; in the kernel's order. Returns how many of @names
  * it filled, or -errno. */

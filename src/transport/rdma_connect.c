@@ -4,8 +4,8 @@
  * shows that bytes flow before the path is used.
  *
  * Which of its devices answers is the peer's choice: one of the same subnet
- * before others, the one of the same number before those after it, and none
- * whose port is down.
+ * before others; the one that is wished for, else the one of the same number,
+ * before those after it; and none whose port is down.
  */
 #include "rdma.h"
 #include "wire.h"
@@ -44,6 +44,7 @@ struct rdma_hello {
 	uint8_t rd_atomic, ethernet;
 	uint32_t turn;
 	char dev[32];
+	char wish[32];			/* the device to answer; or "" */
 	uint8_t gids[VERBS_GIDS][16];
 };
 
@@ -278,14 +279,23 @@ static int connect_try(struct rdma_ctx *c, struct rdma_dev *d,
 	return connect_answer_on(c, d, &port, h, conn, theirs, ours, w);
 }
 
+/* The device to begin with. */
+static int connect_start(const struct rdma_ctx *c, const struct rdma_hello *h)
+{
+	for (int i = 0; i < c->n_devs; i++)
+		if (!strcmp(c->devs[i].v.name, h->wish))
+			return i;
+	return h->turn % c->n_devs;
+}
+
 static int connect_answer(struct rdma_ctx *c, const struct rdma_hello *h,
 			  uint64_t conn, struct rdma_welcome *w)
 {
-	int r = -EOPNOTSUPP, last = r;
+	int r = -EOPNOTSUPP, last = r, start = connect_start(c, h);
 
 	for (int near = 1; near >= 0; near--)
 		for (int i = 0; i < c->n_devs; i++) {
-			int k = (h->turn % c->n_devs + i) % c->n_devs;
+			int k = (start + i) % c->n_devs;
 
 			r = connect_try(c, &c->devs[k], h, conn, near, w);
 			if (!r)
@@ -312,7 +322,7 @@ int mc_rdma_accept(void *ctx, uint64_t conn, const struct mc_blob *hello,
 	if (hello->len != sizeof(h))
 		return mc_err(-EPROTO, "rdma: malformed hello");
 	memcpy(&h, hello->data, sizeof(h));
-	h.dev[sizeof(h.dev) - 1] = 0;
+	h.dev[sizeof(h.dev) - 1] = h.wish[sizeof(h.wish) - 1] = 0;
 	if (h.magic != CONNECT_MAGIC || h.n_gids > VERBS_GIDS)
 		return mc_err(-EPROTO, "rdma: malformed hello");
 	if (h.version != CONNECT_VERSION)
@@ -348,6 +358,7 @@ static void connect_hello(struct rdma_path *p, const struct verbs_port *port,
 		.n_gids = port->n_gids,
 	};
 	mc_copy(h->dev, d->v.name);
+	mc_copy(h->wish, p->peer.wish);
 	for (int i = 0; i < port->n_gids; i++)
 		memcpy(h->gids[i], port->gids[i].gid.raw, 16);
 }
@@ -408,8 +419,9 @@ static int connect_meet(struct rdma_path *p, int dev, uint64_t deadline_ns)
 	r = connect_take(p, &port, &blob);
 	if (!r)
 		r = mc_rdma_path_probe(p, deadline_ns);
-	/* Another of the peer's devices may do better. */
-	if (r < 0)
+	/* Another of the peer's devices may do better; after a wish the engine
+	 * tries without it. */
+	if (r < 0 && !p->peer.wish[0])
 		__atomic_add_fetch(&p->dev->turn, 1, __ATOMIC_RELAXED);
 	return r;
 }

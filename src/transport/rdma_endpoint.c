@@ -367,7 +367,7 @@ void mc_rdma_endpoint_release(struct rdma_path *p, bool broken)
 	pthread_mutex_unlock(&c->endpoint_lock);
 }
 
-/* Their devices take turns with those of ours. */
+/* The one that is wished for; else theirs take turns with ours. */
 static int endpoint_choose(struct rdma_path *p, int dev,
 			   struct mc_v1_device *out)
 {
@@ -379,6 +379,9 @@ static int endpoint_choose(struct rdma_path *p, int dev,
 			      p->peer.name);
 	*out = devs[(dev + __atomic_load_n(&p->dev->turn, __ATOMIC_RELAXED)) %
 		    n];
+	for (int i = 0; i < n; i++)
+		if (!strcmp(devs[i].name, p->peer.wish))
+			*out = devs[i];
 	return 0;
 }
 

@@ -96,6 +96,8 @@ struct mc_peer {
 	bool strange;			/* it speaks only the public protocol */
 	char v1_addr[MC_ADDR_MAX];	/* then its data port, or "" */
 	int v1_version;			/* of its framing */
+	char wish[32];			/* the device of its to connect to, if
+					 * it can be; or "" */
 	void *engine;			/* the engine's own note of it */
 };
 

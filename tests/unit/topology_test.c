@@ -3,13 +3,14 @@
  * machines that have the shapes we care for, and from trees that make no
  * sense; then what is asked of the machine that the test runs on.
  */
+#include "tree.h"
+
 #include "../../src/topology/topology.h"
 #include "../../src/topology/sysfs.h"
 
 #include <mooncake.h>
 
 #include <errno.h>
-#include <ftw.h>
 #include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,141 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
-
-static char root[PATH_MAX - 1024];
-
-/* ---- building a tree ------------------------------------------------- */
-
-static void make_folders(const char *path)
-{
-	char part[PATH_MAX];
-
-	for (const char *p = path + 1; (p = strchr(p, '/')); p++) {
-		snprintf(part, sizeof(part), "%.*s", (int)(p - path), path);
-		if (mkdir(part, 0755) < 0)
-			assert_int_equal(errno, EEXIST);
-	}
-}
-
-static void put(const char *path, const char *text)
-{
-	char full[PATH_MAX];
-	FILE *f;
-
-	snprintf(full, sizeof(full), "%s/sys/%s", root, path);
-	make_folders(full);
-	f = fopen(full, "w");
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-}
-
-static void putf(const char *folder, const char *name, const char *text)
-{
-	char path[512];
-
-	snprintf(path, sizeof(path), "%s/%s", folder, name);
-	put(path, text);
-}
-
-static void put_link(const char *path, const char *target)
-{
-	char full[PATH_MAX];
-
-	snprintf(full, sizeof(full), "%s/sys/%s", root, path);
-	make_folders(full);
-	assert_int_equal(symlink(target, full), 0);
-}
-
-static void put_node(int node)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "devices/system/node/node%d/cpulist",
-		 node);
-	put(path, "0-7\n");
-}
-
-/* A function at @path ("pci0000:00/0000:00:01.0") and its link on the bus. */
-static void put_pci(const char *path, const char *class, const char *vendor,
-		    int numa)
-{
-	char folder[256], text[512];
-	const char *function = strrchr(path, '/') + 1;
-
-	snprintf(folder, sizeof(folder), "devices/%s", path);
-	putf(folder, "class", class);
-	putf(folder, "vendor", vendor);
-	snprintf(text, sizeof(text), "%d\n", numa);
-	putf(folder, "numa_node", text);
-	putf(folder, "max_link_speed", "32.0 GT/s PCIe\n");
-	putf(folder, "max_link_width", "16\n");
-	snprintf(folder, sizeof(folder), "bus/pci/devices/%s", function);
-	snprintf(text, sizeof(text), "../../../devices/%s", path);
-	put_link(folder, text);
-}
-
-static void put_net(const char *name, const char *device, const char *speed,
-		    const char *state)
-{
-	char folder[256], path[512], text[512];
-
-	snprintf(folder, sizeof(folder), "devices/%s/net/%s", device, name);
-	putf(folder, "operstate", state);
-	putf(folder, "speed", speed);
-	snprintf(path, sizeof(path), "%s/device", folder);
-	put_link(path, "../..");
-	snprintf(path, sizeof(path), "class/net/%s", name);
-	snprintf(text, sizeof(text), "../../%s", folder);
-	put_link(path, text);
-}
-
-static void put_rdma(const char *name, const char *device, const char *rate,
-		     const char *state)
-{
-	char folder[256], path[512], text[512];
-
-	snprintf(folder, sizeof(folder), "devices/%s/infiniband/%s", device,
-		 name);
-	putf(folder, "ports/1/rate", rate);
-	putf(folder, "ports/1/state", state);
-	putf(folder, "ports/1/link_layer", "InfiniBand\n");
-	snprintf(path, sizeof(path), "%s/device", folder);
-	put_link(path, "../..");
-	snprintf(path, sizeof(path), "class/infiniband/%s", name);
-	snprintf(text, sizeof(text), "../../%s", folder);
-	put_link(path, text);
-}
-
-static int setup(void **state)
-{
-	(void)state;
-	snprintf(root, sizeof(root), "%s/topology-XXXXXX",
-		 getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-	if (!mkdtemp(root))
-		return -1;
-	put("kernel/notes", "");
-	return 0;
-}
-
-static int remove_one(const char *path, const struct stat *st, int type,
-		      struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
 
 /* ---- looking at the result ------------------------------------------- */
 
@@ -192,42 +61,6 @@ static int distance(struct mc_topology *t, const char *a, const char *b)
 
 /* ---- shapes ---------------------------------------------------------- */
 
-/* Two sockets; each has two root complexes with one switch; below each switch
- * two GPUs, two NICs that do RDMA, and one drive. */
-static void put_hgx(void)
-{
-	char bridge[128], dev[256], name[32], target[512];
-
-	put_node(0);
-	put_node(1);
-	for (int sw = 0; sw < 4; sw++) {
-		int base = sw * 0x30;
-
-		snprintf(bridge, sizeof(bridge), "pci0000:%02x/0000:%02x:01.0/"
-			 "0000:%02x:00.0", base, base, base + 1);
-		for (int i = 0; i < 5; i++) {
-			snprintf(dev, sizeof(dev), "%s/0000:%02x:%02x.0/"
-				 "0000:%02x:00.0", bridge, base + 2, i,
-				 base + 3 + i);
-			put_pci(dev, i < 2 ? "0x030200\n" : i < 4 ?
-				"0x020000\n" : "0x010802\n", i < 2 ?
-				"0x10de\n" : "0x15b3\n", sw / 2);
-			snprintf(name, sizeof(name), "mlx5_%d", sw * 2 + i - 2);
-			if (i == 2 || i == 3)
-				put_rdma(name, dev, "400 Gb/sec (4X NDR)\n",
-					 "4: ACTIVE\n");
-			snprintf(name, sizeof(name), "ib%d", sw * 2 + i - 2);
-			if (i == 2 || i == 3)
-				put_net(name, dev, "400000\n", "up\n");
-		}
-		snprintf(name, sizeof(name), "class/nvme/nvme%d/device", sw);
-		snprintf(target, sizeof(target), "../../../devices/%s", dev);
-		put_link(name, target);
-		snprintf(name, sizeof(name), "class/nvme/nvme%d/state", sw);
-		put(name, "live\n");
-	}
-}
-
 static void hgx_gpus_are_nearest_to_nics_of_their_switch(void **state)
 {
 	struct mc_device_info info;
@@ -235,8 +68,8 @@ static void hgx_gpus_are_nearest_to_nics_of_their_switch(void **state)
 	char gpu[16], nic[16];
 
 	(void)state;
-	put_hgx();
-	t = topology_of(root);
+	tree_hgx();
+	t = topology_of(tree_root);
 	assert_int_equal(mc_topology_count(t), 2 + 8 + 8 + 8 + 4);
 	for (int g = 0; g < 8; g++) {
 		for (int n = 0; n < 8; n++) {
@@ -274,23 +107,23 @@ static void two_sockets_put_nics_near_their_node(void **state)
 	struct mc_device_info info;
 
 	(void)state;
-	put_node(0);
-	put_node(1);
-	put_pci("pci0000:00/0000:00:01.0/0000:01:00.0", "0x020000", "0x8086",
-		0);
-	put_pci("pci0000:00/0000:00:01.0/0000:01:00.1", "0x020000", "0x8086",
-		0);
-	put_pci("pci0000:00/0000:00:02.0/0000:02:00.0", "0x020000", "0x8086",
-		0);
-	put_pci("pci0000:80/0000:80:01.0/0000:81:00.0", "0x020000", "0x8086",
-		1);
-	put_net("eth0", "pci0000:00/0000:00:01.0/0000:01:00.0", "25000", "up");
-	put_net("eth1", "pci0000:00/0000:00:01.0/0000:01:00.1", "25000",
-		"down");
-	put_net("eth2", "pci0000:00/0000:00:02.0/0000:02:00.0", "-1", "up");
-	put_net("eth10", "pci0000:80/0000:80:01.0/0000:81:00.0", "100000",
-		"up");
-	t = topology_of(root);
+	tree_node(0);
+	tree_node(1);
+	tree_pci("pci0000:00/0000:00:01.0/0000:01:00.0", "0x020000", "0x8086",
+		 0);
+	tree_pci("pci0000:00/0000:00:01.0/0000:01:00.1", "0x020000", "0x8086",
+		 0);
+	tree_pci("pci0000:00/0000:00:02.0/0000:02:00.0", "0x020000", "0x8086",
+		 0);
+	tree_pci("pci0000:80/0000:80:01.0/0000:81:00.0", "0x020000", "0x8086",
+		 1);
+	tree_net("eth0", "pci0000:00/0000:00:01.0/0000:01:00.0", "25000", "up");
+	tree_net("eth1", "pci0000:00/0000:00:01.0/0000:01:00.1", "25000",
+		 "down");
+	tree_net("eth2", "pci0000:00/0000:00:02.0/0000:02:00.0", "-1", "up");
+	tree_net("eth10", "pci0000:80/0000:80:01.0/0000:81:00.0", "100000",
+		 "up");
+	t = topology_of(tree_root);
 	assert_int_equal(mc_topology_count(t), 6);
 	assert_int_equal(device(t, "eth10", NULL), 5);
 	assert_int_equal(distance(t, "eth0", "eth1"), 0);
@@ -316,14 +149,14 @@ static void one_nic_of_a_virtual_machine_is_at_its_one_node(void **state)
 	struct mc_topology *t;
 
 	(void)state;
-	put_node(0);
-	put_pci("pci0000:00/0000:00:03.0", "0x020000", "0x1af4", -1);
-	put_net("eth0", nic, "-1", "up");
-	put("devices/virtual/net/lo/operstate", "unknown\n");
-	put("devices/virtual/net/lo/carrier", "1\n");
-	put_link("class/net/lo", "../../devices/virtual/net/lo");
-	put("class/net/bonding_masters", "");
-	t = topology_of(root);
+	tree_node(0);
+	tree_pci("pci0000:00/0000:00:03.0", "0x020000", "0x1af4", -1);
+	tree_net("eth0", nic, "-1", "up");
+	tree_file("devices/virtual/net/lo/operstate", "unknown\n");
+	tree_file("devices/virtual/net/lo/carrier", "1\n");
+	tree_link("class/net/lo", "../../devices/virtual/net/lo");
+	tree_file("class/net/bonding_masters", "");
+	t = topology_of(tree_root);
 	assert_int_equal(mc_topology_count(t), 3);
 	device(t, "eth0", &info);
 	assert_string_equal(info.pci, "0000:00:03.0");
@@ -344,10 +177,10 @@ static void put_lower(const char *name, const char *lower)
 	snprintf(path, sizeof(path), "devices/virtual/net/%s/lower_%s", name,
 		 lower);
 	snprintf(target, sizeof(target), "../../../../class/net/%s", lower);
-	put_link(path, target);
+	tree_link(path, target);
 	snprintf(path, sizeof(path), "class/net/%s", name);
 	snprintf(target, sizeof(target), "../../devices/virtual/net/%s", name);
-	put_link(path, target);
+	tree_link(path, target);
 }
 
 static void stacked_interfaces_are_where_their_parts_are(void **state)
@@ -362,38 +195,38 @@ static void stacked_interfaces_are_where_their_parts_are(void **state)
 	struct mc_topology *t;
 
 	(void)state;
-	put_node(0);
-	put_node(1);
-	put_pci(d, "0x020000", "0x15b3", 0);
-	put_pci(a, "0x020000", "0x15b3", 0);
-	put_pci(b, "0x020000", "0x15b3", 0);
-	put_pci(c, "0x020000", "0x15b3", 1);
-	put_net("eth0", a, "100000", "up");
-	put_net("eth1", b, "100000", "up");
-	put_net("eth2", c, "100000", "up");
-	put_net("eth3", d, "100000", "up");
+	tree_node(0);
+	tree_node(1);
+	tree_pci(d, "0x020000", "0x15b3", 0);
+	tree_pci(a, "0x020000", "0x15b3", 0);
+	tree_pci(b, "0x020000", "0x15b3", 0);
+	tree_pci(c, "0x020000", "0x15b3", 1);
+	tree_net("eth0", a, "100000", "up");
+	tree_net("eth1", b, "100000", "up");
+	tree_net("eth2", c, "100000", "up");
+	tree_net("eth3", d, "100000", "up");
 	put_lower("vlan5", "eth0");
 	put_lower("team", "eth0");
-	put("devices/virtual/net/bond0/operstate", "up");
-	put_link("devices/virtual/net/bond0/lower_eth0",
-		 "../../../../class/net/eth0");
+	tree_file("devices/virtual/net/bond0/operstate", "up");
+	tree_link("devices/virtual/net/bond0/lower_eth0",
+		  "../../../../class/net/eth0");
 	put_lower("bond0", "eth1");
-	put_link("devices/virtual/net/wide/lower_bond0",
-		 "../../../../class/net/bond0");
+	tree_link("devices/virtual/net/wide/lower_bond0",
+		  "../../../../class/net/bond0");
 	put_lower("wide", "eth2");
 	put_lower("circle", "circle");
-	put_link("devices/virtual/net/root0/lower_eth0",
-		 "../../../../class/net/eth0");
+	tree_link("devices/virtual/net/root0/lower_eth0",
+		  "../../../../class/net/eth0");
 	put_lower("root0", "eth3");
-	put_link("devices/virtual/net/root2/lower_root0",
-		 "../../../../class/net/root0");
-	put_link("devices/virtual/net/root2/lower_root1",
-		 "../../../../class/net/root0");
+	tree_link("devices/virtual/net/root2/lower_root0",
+		  "../../../../class/net/root0");
+	tree_link("devices/virtual/net/root2/lower_root1",
+		  "../../../../class/net/root0");
 	put_lower("root2", "eth1");
-	put_link("devices/virtual/net/twice/lower_wide",
-		 "../../../../class/net/wide");
+	tree_link("devices/virtual/net/twice/lower_wide",
+		  "../../../../class/net/wide");
 	put_lower("twice", "bond0");
-	t = topology_of(root);
+	t = topology_of(tree_root);
 	device(t, "vlan5", &info);
 	assert_string_equal(info.pci, "0000:03:00.0");
 	assert_int_equal(distance(t, "vlan5", "eth0"), 0);
@@ -421,14 +254,42 @@ static void software_rdma_is_where_its_interface_is(void **state)
 	struct mc_topology *t;
 
 	(void)state;
-	put_node(0);
-	put_pci(nic, "0x020000", "0x1af4", -1);
-	put_net("eth0", nic, "10000", "up");
-	put("class/infiniband/rxe0/parent", "eth0\n");
-	put("class/infiniband/rxe0/ports/1/state", "1: DOWN\n");
-	put("class/infiniband/rxe0/ports/1/rate", "2.5 Gb/sec (1X SDR)\n");
-	t = topology_of(root);
+	tree_node(0);
+	tree_pci(nic, "0x020000", "0x1af4", -1);
+	tree_net("eth0", nic, "10000", "up");
+	tree_file("class/infiniband/rxe0/parent", "eth0\n");
+	tree_file("class/infiniband/rxe0/ports/1/state", "1: DOWN\n");
+	tree_file("class/infiniband/rxe0/ports/1/rate",
+		  "2.5 Gb/sec (1X SDR)\n");
+	t = topology_of(tree_root);
 	assert_int_equal(distance(t, "rxe0", "eth0"), 0);
+	mc_topology_close(t);
+}
+
+/* Its port has no address at 0; that at 1 is of a VLAN on the NIC. */
+static void virtual_rdma_is_where_its_addresses_are(void **state)
+{
+	const char *nic = "pci0000:80/0000:80:01.0/0000:81:00.0";
+	const char *ndevs = "class/infiniband/mlx5_0/ports/1/gid_attrs/ndevs";
+	struct mc_device_info info;
+	struct mc_topology *t;
+
+	(void)state;
+	tree_node(0);
+	tree_node(1);
+	tree_pci(nic, "0x020000", "0x15b3", 1);
+	tree_net("eth0", nic, "100000", "up");
+	put_lower("vlan7", "eth0");
+	tree_file_in(ndevs, "0", "");
+	tree_file_in(ndevs, "1", "vlan7\n");
+	tree_file("class/infiniband/away/ports/1/gid_attrs/ndevs/0",
+		  "../../../etc\n");
+	t = topology_of(tree_root);
+	assert_int_equal(distance(t, "mlx5_0", "eth0"), 0);
+	device(t, "mlx5_0", &info);
+	assert_int_equal(info.numa, 1);
+	device(t, "away", &info);
+	assert_int_equal(info.numa, -1);
 	mc_topology_close(t);
 }
 
@@ -440,13 +301,13 @@ static void the_best_port_speaks_for_a_device(void **state)
 	struct mc_topology *t;
 
 	(void)state;
-	put_pci(nic, "0x020700", "0x15b3", 0);
-	put_rdma("mlx4_0", nic, "40 Gb/sec (4X QDR)", "1: DOWN");
+	tree_pci(nic, "0x020700", "0x15b3", 0);
+	tree_rdma("mlx4_0", nic, "40 Gb/sec (4X QDR)", "1: DOWN");
 	snprintf(port, sizeof(port), "devices/%s/infiniband/mlx4_0/ports/2",
 		 nic);
-	putf(port, "rate", "10 Gb/sec (1X QDR)");
-	putf(port, "state", "4: ACTIVE");
-	t = topology_of(root);
+	tree_file_in(port, "rate", "10 Gb/sec (1X QDR)");
+	tree_file_in(port, "state", "4: ACTIVE");
+	t = topology_of(tree_root);
 	device(t, "mlx4_0", &info);
 	assert_int_equal(info.up, 1);
 	assert_int_equal(info.bw, 1250000000);
@@ -459,7 +320,7 @@ static void nothing_in_sys_is_no_devices(void **state)
 	struct mc_topology *t;
 
 	(void)state;
-	t = topology_of(root);
+	t = topology_of(tree_root);
 	assert_int_equal(mc_topology_count(t), 0);
 	assert_int_equal(mc_topology_device(t, 0, &info), -EINVAL);
 	assert_int_equal(mc_topology_distance(t, 0, -1), -EINVAL);
@@ -473,7 +334,7 @@ static void no_sys_is_an_error_that_says_where(void **state)
 	char dir[PATH_MAX];
 
 	(void)state;
-	snprintf(dir, sizeof(dir), "%s/absent", root);
+	snprintf(dir, sizeof(dir), "%s/absent", tree_root);
 	assert_int_equal(mc_topology_open(&t, dir), -ENOENT);
 	assert_non_null(strstr(mc_errmsg(), "/absent"));
 }
@@ -486,25 +347,25 @@ static void garbage_is_unknown(void **state)
 
 	(void)state;
 	memset(long_text, '9', sizeof(long_text) - 1);
-	put("devices/system/node/node/cpulist", "");
-	put("devices/system/node/node-1/cpulist", "");
-	put("devices/system/node/node1x/cpulist", "");
-	put("devices/system/node/node99999999999999999999/cpulist", "");
-	put("devices/pci0000:00/0000:00:03.0/numa_node", long_text);
-	put_net("a", "pci0000:00/0000:00:03.0", long_text, "nonsense");
-	put_net("b", "pci0000:00/0000:00:03.0", "\xff\xfe\x01", "");
-	put_net("c", "pci0000:00/0000:00:04.0", "4294967295", "up up up");
-	put("devices/pci0000:00/0000:00:04.0/numa_node", "99999");
-	put_net("d", "pciwhat:00/not:a:function", "-9223372036854775808", "");
-	put_rdma("r", "pci0000:00/0000:00:05.0", "nan Gb/sec", long_text);
-	put_rdma("s", "pci0000:00/0000:00:06.0", "1e9 Gb/sec", "ACTIVE?");
-	put("class/nvme/nvme0/state", long_text);
-	put_link("class/net/loop", "loop");
-	put_link("class/net/away", "/dev");
-	put_link("class/nvme/nvme1", "/dev/zero");
-	put_link("bus/pci/devices/0000:00:09.0", "nowhere");
-	put("bus/pci/devices/junk/class", "0x");
-	t = topology_of(root);
+	tree_file("devices/system/node/node/cpulist", "");
+	tree_file("devices/system/node/node-1/cpulist", "");
+	tree_file("devices/system/node/node1x/cpulist", "");
+	tree_file("devices/system/node/node99999999999999999999/cpulist", "");
+	tree_file("devices/pci0000:00/0000:00:03.0/numa_node", long_text);
+	tree_net("a", "pci0000:00/0000:00:03.0", long_text, "nonsense");
+	tree_net("b", "pci0000:00/0000:00:03.0", "\xff\xfe\x01", "");
+	tree_net("c", "pci0000:00/0000:00:04.0", "4294967295", "up up up");
+	tree_file("devices/pci0000:00/0000:00:04.0/numa_node", "99999");
+	tree_net("d", "pciwhat:00/not:a:function", "-9223372036854775808", "");
+	tree_rdma("r", "pci0000:00/0000:00:05.0", "nan Gb/sec", long_text);
+	tree_rdma("s", "pci0000:00/0000:00:06.0", "1e9 Gb/sec", "ACTIVE?");
+	tree_file("class/nvme/nvme0/state", long_text);
+	tree_link("class/net/loop", "loop");
+	tree_link("class/net/away", "/dev");
+	tree_link("class/nvme/nvme1", "/dev/zero");
+	tree_link("bus/pci/devices/0000:00:09.0", "nowhere");
+	tree_file("bus/pci/devices/junk/class", "0x");
+	t = topology_of(tree_root);
 	for (int i = 0; i < mc_topology_count(t); i++) {
 		assert_int_equal(mc_topology_device(t, i, &info), 0);
 		assert_int_equal(info.numa, -1);
@@ -527,8 +388,8 @@ static void a_damaged_rate_is_unknown(void **state)
 	struct mc_topology *t;
 
 	(void)state;
-	put_rdma("r", "pci0000:00/0000:00:05.0", "x100 Gb/sec", "4: ACTIVE");
-	t = topology_of(root);
+	tree_rdma("r", "pci0000:00/0000:00:05.0", "x100 Gb/sec", "4: ACTIVE");
+	t = topology_of(tree_root);
 	device(t, "r", &info);
 	assert_int_equal(info.up, 1);
 	assert_int_equal(info.bw, 0);
@@ -670,7 +531,8 @@ static void a_host_has_one_id(void **state)
 	assert_int_equal(mc_topology_host_id(), mc_topology_host_id());
 }
 
-#define IN_TREE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define IN_TREE(f) \
+	cmocka_unit_test_setup_teardown(f, tree_setup, tree_teardown)
 
 int main(void)
 {
@@ -680,6 +542,7 @@ int main(void)
 		IN_TREE(one_nic_of_a_virtual_machine_is_at_its_one_node),
 		IN_TREE(stacked_interfaces_are_where_their_parts_are),
 		IN_TREE(software_rdma_is_where_its_interface_is),
+		IN_TREE(virtual_rdma_is_where_its_addresses_are),
 		IN_TREE(the_best_port_speaks_for_a_device),
 		IN_TREE(nothing_in_sys_is_no_devices),
 		IN_TREE(no_sys_is_an_error_that_says_where),

@@ -1,8 +1,10 @@
 -- topo.lua - `mooncake topo`: the devices of a machine, how far they are from each
--- other, and which network devices are nearest to each GPU and NUMA node.
+-- other, and which network devices memory of each GPU and NUMA node uses first.
 
 local ffi = require "ffi"
+local environment = require "mooncake.environment"
 local json = require "mooncake.json"
+local matrix = require "mooncake.matrix"
 local mooncake = require "mooncake"
 local util = require "mooncake.util"
 
@@ -34,7 +36,7 @@ end
 local function read(root)
    local list = util.check(mooncake.topology(root ~= "" and root or nil))
    local topo = { root = root ~= "" and root or "/", distance = json.array(list.distance),
-                  devices = json.array {} }
+                  devices = json.array {}, matrix = list.matrix }
    for i, d in ipairs(list) do topo.devices[i] = known(d) end
    return topo
 end
@@ -45,44 +47,6 @@ local function sys_line(topo, ...)
    if f then f:close() end
    -- A file that tar took from /sys is filled up with zeros.
    return line and line:match "^%s*(.-)%s*%z*$"
-end
-
--- ---- nearest network devices -----------------------------------------------
-
--- RDMA devices where there are any, else interfaces of hardware. Those that are
--- down count only where none is up.
-local function nics(topo)
-   local found = { rdma = {}, net = {} }
-   for i, d in ipairs(topo.devices) do
-      local list = found[d.kind]
-      if list and (d.kind == "rdma" or d.pci) then list[#list + 1] = i end
-   end
-   local list = #found.rdma > 0 and found.rdma or found.net
-   local up = {}
-   for _, i in ipairs(list) do
-      if topo.devices[i].up ~= false then up[#up + 1] = i end
-   end
-   return #up > 0 and up or list
-end
-
-local function nearest(topo)
-   local candidates, result = nics(topo), json.array {}
-   for i, d in ipairs(topo.devices) do
-      if d.kind == "gpu" or d.kind == "cpu" then
-         local near = { device = d.name, nics = json.array {} }
-         for _, j in ipairs(candidates) do
-            local distance = topo.distance[i][j]
-            if not near.distance or distance < near.distance then
-               near.distance, near.nics = distance, {}
-            end
-            if distance == near.distance then
-               near.nics[#near.nics + 1] = topo.devices[j].name
-            end
-         end
-         result[#result + 1] = near
-      end
-   end
-   return result
 end
 
 -- ---- the drawing -----------------------------------------------------------
@@ -242,7 +206,7 @@ local function draw(topo, b, w, indent, out)
    end
 end
 
--- ---- the matrix ------------------------------------------------------------
+-- ---- distances -------------------------------------------------------------
 
 local function shown(topo, all)
    local list, hidden = {}, 0
@@ -252,7 +216,7 @@ local function shown(topo, all)
    return list, hidden
 end
 
-local function matrix(topo, list, out)
+local function distances(topo, list, out)
    local width = 6
    for _, i in ipairs(list) do width = math.max(width, #topo.devices[i].name) end
    local cell = "%-" .. width .. "s"
@@ -274,16 +238,6 @@ local function legend(out)
    for i = 0, #WORD do out[#out + 1] = ("%-6s  %s"):format(WORD[i], LONG[i]) end
 end
 
-local function nearest_lines(near, out)
-   local width = 0
-   for _, n in ipairs(near) do width = math.max(width, #n.device) end
-   for _, n in ipairs(near) do
-      local text = table.concat(n.nics, " ")
-      text = n.distance and ("%s  (%s)"):format(text, LONG[n.distance]) or "none"
-      out[#out + 1] = ("%-" .. width .. "s  %s"):format(n.device, text)
-   end
-end
-
 -- ---- the command -----------------------------------------------------------
 
 local function print_text(topo, opt)
@@ -292,24 +246,44 @@ local function print_text(topo, opt)
    local list, hidden = shown(topo, opt.all)
    if #list > 0 then
       out[#out + 1] = "\ndistances"
-      matrix(topo, list, out)
+      distances(topo, list, out)
       legend(out)
    end
    if hidden > 0 then
       out[#out + 1] = ("\n%d without hardware not in the table, see --all"):format(hidden)
    end
-   local near = nearest(topo)
-   if #near > 0 then
-      out[#out + 1] = "\nnearest network devices"
-      nearest_lines(near, out)
+   if next(topo.matrix) then
+      out[#out + 1] = "\nnetwork devices by where the memory is"
+      out[#out + 1] = matrix.lines(topo.matrix)
    end
    print(table.concat(out, "\n"))
 end
 
+-- What a running engine told us when its segment was opened.
+local function node(opt)
+   local e = util.check(mooncake.open {
+      listen = "none", registry = opt.join, key_file = opt.key,
+   })
+   local s = util.check(e:segment(opt.node, opt.timeout * 1000))
+   local m = util.check(s:topology())
+   if opt.json then
+      print(json.encode { node = opt.node, matrix = m })
+   elseif next(m) then
+      print(matrix.lines(m))
+   else
+      print(opt.node .. " has no devices to choose from")
+   end
+   e:close()
+   return 0
+end
+
 local function run(opt)
+   if opt.node then return node(opt) end
+   if opt.join then
+      error({ user = "--join is for the name of a --node", status = 2 }, 0)
+   end
    local topo = read(opt.root)
    if opt.json then
-      topo.nearest = nearest(topo)
       print(json.encode(topo))
    else
       print_text(topo, opt)
@@ -324,13 +298,22 @@ return {
 Shows what the engine knows of the machine: NUMA nodes, network interfaces, RDMA
 devices, GPUs and NVMe drives, where each sits in the PCI tree, and how far each is
 from the others. Bytes that go between near devices stay off the links between
-sockets; the last part names the network devices nearest to each GPU and NUMA node.
+sockets; the last part names the network devices that memory of each NUMA node (cpu:0)
+and GPU (cuda:0) uses first, and those it uses when these are busy or down. An engine can
+be told otherwise: by mooncake.open { topology = ... }, or by the file that
+MC_CUSTOM_TOPO_JSON names, which has the form of the "matrix" that --json prints.
+
+--node shows what a running engine uses, and peers know of it.
 
 --root reads another machine's /sys from a copy below DIR, made for instance by
-`tar -C / -c sys/class sys/bus/pci/devices sys/devices | tar -C DIR -x`.]],
+`tar -C / -c sys/class sys/bus/pci/devices sys/devices | tar -C DIR -x`.]] .. environment,
    options = {
       json = { false, "print one JSON object" },
       root = { "", "read DIR/sys in place of /sys", "DIR" },
+      node = { nil, "the last part alone, of a running engine", "HOST:PORT" },
+      join = { nil, "the registry that knows the node's name", "URL" },
+      key = { nil, "file of the cluster key; default $MOONCAKE_KEY_FILE", "FILE" },
+      timeout = { 10, "seconds to wait for an answer of the node", "SECONDS" },
       all = { false, "in the table also what has no hardware" },
    },
    run = run,
