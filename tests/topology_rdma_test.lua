@@ -28,7 +28,8 @@ end
 
 -- Packets that a device has sent or received so far.
 local function packets(dev, what)
-   local f = io.open(("/sys/class/infiniband/%s/ports/1/hw_counters/%s"):format(dev, what))
+   local path = "/sys/class/infiniband/%s/ports/1/hw_counters/%s"
+   local f = io.open(path:format(dev, what))
    if not f then test.skip(dev .. " does not count packets") end
    local n = f:read "*n"
    f:close()
@@ -101,11 +102,11 @@ function tests.both_ends_use_the_device_near_their_memory()
    end
 end
 
--- One device here: each place there gets a path of its own.
+-- One device here, which is the second choice: each place there gets a path of its own.
 function tests.one_device_reaches_both()
    local list = devices()
    local near, far = ends(list, list[1])
-   local here = memory(near, 0, "local")
+   local here = memory(near, 1, "local")
    local s = assert(near:segment(far:addr(), 10000))
    for _, node in ipairs { 1, 0, 1 } do
       local n = grown(list, s, here, memory(far, node, "rw"))

@@ -87,20 +87,27 @@ static void buffer_remove(struct mc_engine *e, struct buffer *b)
 	t->gone[at].version = ++t->version;
 }
 
-/* All but those whose device is the second choice there. */
+/* Of one transport all but those whose device is the second choice there; if
+ * it has no other, all. Their bits begin at that of its first rail. */
+static uint64_t buffer_near_by(const struct mc_engine *e, int place,
+			       const struct engine_transport *tr)
+{
+	uint64_t near = 0, all = (1ull << tr->n_devs) - 1;
+
+	for (int i = 0; i < tr->n_devs; i++)
+		if (mc_matrix_rank(e->matrix, place, tr->devs[i]) < 1)
+			near |= 1ull << i;
+	return near ? near : all;
+}
+
 static uint32_t buffer_near(const struct mc_engine *e, const char *location)
 {
 	int place = mc_matrix_place(e->matrix, location), rail = 0;
-	uint32_t near = 0;
+	uint64_t near = 0;
 
-	for (int i = 0; i < e->n_tr; i++) {
-		const struct engine_transport *tr = &e->tr[i];
-
-		for (int d = 0; d < tr->n_devs && rail < ENGINE_RAILS; d++) {
-			if (mc_matrix_rank(e->matrix, place, tr->devs[d]) < 1)
-				near |= 1u << rail;
-			rail++;
-		}
+	for (int i = 0; i < e->n_tr && rail < ENGINE_RAILS; i++) {
+		near |= buffer_near_by(e, place, &e->tr[i]) << rail;
+		rail += e->tr[i].n_devs;
 	}
 	return near;
 }

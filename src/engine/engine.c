@@ -178,7 +178,8 @@ static void engine_list_devices(struct engine_transport *tr)
 	tr->n_devs = 1;
 	mc_copy(tr->devs[0], tr->t->name);
 	if (tr->t->devices)
-		tr->n_devs = tr->t->devices(tr->ctx, tr->devs, ENGINE_DEVS);
+		tr->n_devs = mc_max(0, tr->t->devices(tr->ctx, tr->devs,
+						      ENGINE_DEVS));
 }
 
 /* One that is called after the transport is none. */

@@ -65,10 +65,12 @@ static double spray_finish(const struct epath *ep, const struct slice *s)
 	double t = (inflight + s->s.len) * 1e9 / (bw ? bw : 1);
 
 	t += __atomic_load_n(&r->latency_ns, __ATOMIC_RELAXED) / 8;
+	/* Twice as slow: averages of equals that take turns to be idle differ
+	 * by less. */
 	if (spray_is_far(r, s))
-		t += t / 2;
+		t *= 2;
 	if (spray_ends_far(ep, s))
-		t += t / 2;
+		t *= 2;
 	/* A rail that failed it once is for when there is no other. */
 	if (s->tried & 1u << r->index)
 		t += 1e12;
@@ -134,6 +136,14 @@ static struct epath *spray_choose(struct peer *p, const struct slice *s)
 	return spray_best(p, s, false);
 }
 
+/* At which of its places a new path of @r is to end. One that begins far goes
+ * where the peer likes: were all to end at the same device, it would be their
+ * bottleneck. */
+static int spray_place(const struct rail *r, const struct slice *s)
+{
+	return spray_is_far(r, s) ? -1 : s->place;
+}
+
 /* Rails that are not up and could help: those never tried if none is up, those
  * set aside when their time has come. */
 static void spray_want(struct peer *p, const struct slice *s)
@@ -142,7 +152,8 @@ static void spray_want(struct peer *p, const struct slice *s)
 
 	for (int i = 0; i < p->n_rails; i++)
 		if (rail_wanted(p->rails[i], now))
-			rail_connect(p->rails[i], s->place);
+			rail_connect(p->rails[i],
+				     spray_place(p->rails[i], s));
 }
 
 /* Would @r, which is not up, help that at hand? One of its kind does if more
@@ -156,19 +167,40 @@ static bool spray_helps(const struct rail *r, const struct rail *like,
 	return s->next || (spray_is_far(like, s) && !spray_is_far(r, s));
 }
 
-/* Those that were never tried, or whose time has come again; and of the one at
- * hand a path that ends nearer to the memory. */
+static bool spray_reaches(const struct rail *r, const struct slice *s)
+{
+	for (int i = 0; i < r->n_paths; i++)
+		if (!spray_ends_far(r->paths[i], s))
+			return true;
+	return false;
+}
+
+/* The path at hand is far from the memory at one end: rails that begin near it
+ * get a path that ends near it. */
+static void spray_want_nearer(struct peer *p, const struct epath *ep,
+			      const struct slice *s)
+{
+	for (int i = 0; i < p->n_rails; i++) {
+		struct rail *r = p->rails[i];
+
+		if (r->t == ep->rail->t && r->state == MC_RAIL_UP &&
+		    !spray_is_far(r, s) && !spray_reaches(r, s))
+			rail_wish(r, s->place);
+	}
+}
+
+/* Those that were never tried, or whose time has come again. */
 static void spray_want_more(struct peer *p, const struct epath *ep,
 			    const struct slice *s)
 {
-	if (spray_ends_far(ep, s))
-		rail_wish(ep->rail, s->place);
+	if (spray_is_far(ep->rail, s) || spray_ends_far(ep, s))
+		spray_want_nearer(p, ep, s);
 	for (int i = 0; i < p->n_rails; i++) {
 		struct rail *r = p->rails[i];
 
 		if (r->state != MC_RAIL_UP && spray_helps(r, ep->rail, s) &&
 		    rail_wanted(r, mc_clock_ns()))
-			rail_connect(r, s->place);
+			rail_connect(r, spray_place(r, s));
 	}
 }
 
