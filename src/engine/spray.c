@@ -175,6 +175,18 @@ static bool spray_reaches(const struct rail *r, const struct slice *s)
 	return false;
 }
 
+/* It begins near, and is idle all the same: it was slow once. Each time that it
+ * is passed over it is believed to be a little faster, up to @like, so that it
+ * is tried again. */
+static void spray_trust(struct rail *r, const struct rail *like)
+{
+	uint64_t bw = __atomic_load_n(&r->bw, __ATOMIC_RELAXED);
+
+	if (!__atomic_load_n(&r->inflight, __ATOMIC_RELAXED) &&
+	    bw < __atomic_load_n(&like->bw, __ATOMIC_RELAXED))
+		__atomic_store_n(&r->bw, bw + bw / 32, __ATOMIC_RELAXED);
+}
+
 /* The path at hand is far from the memory at one end: rails that begin near it
  * get a path that ends near it. */
 static void spray_want_nearer(struct peer *p, const struct epath *ep,
@@ -183,8 +195,11 @@ static void spray_want_nearer(struct peer *p, const struct epath *ep,
 	for (int i = 0; i < p->n_rails; i++) {
 		struct rail *r = p->rails[i];
 
-		if (r->t == ep->rail->t && r->state == MC_RAIL_UP &&
-		    !spray_is_far(r, s) && !spray_reaches(r, s))
+		if (r->t != ep->rail->t || r->state != MC_RAIL_UP ||
+		    spray_is_far(r, s))
+			continue;
+		spray_trust(r, ep->rail);
+		if (!spray_reaches(r, s))
 			rail_wish(r, s->place);
 	}
 }
