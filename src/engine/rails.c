@@ -234,6 +234,14 @@ static int path_watch(struct epath *ep, int n)
 	return mc_loop_add(ep->loop, &ep->ev, EPOLLRDHUP | EPOLLONESHOT);
 }
 
+/* No more wishes for a while. */
+static void rail_wish_failed(struct rail *r)
+{
+	pthread_mutex_lock(&r->peer->lock);
+	r->wish_ns = mc_clock_ns() + RAIL_WISH_MS * (uint64_t)MC_MS;
+	pthread_mutex_unlock(&r->peer->lock);
+}
+
 /* The places of the peer that the path's device there is not the second choice
  * for; a wish that was not granted is not made again at once. */
 static void path_judge(struct epath *ep, const struct desc *d)
@@ -246,7 +254,7 @@ static void path_judge(struct epath *ep, const struct desc *d)
 		if (mc_matrix_rank(d->matrix, i, dev + 1) > 0)
 			ep->near &= ~(1ull << i);
 	if (r->wish >= 0 && !(ep->near >> r->wish & 1))
-		r->wish_ns = mc_clock_ns() + RAIL_WISH_MS * (uint64_t)MC_MS;
+		rail_wish_failed(r);
 }
 
 static int path_connect(struct rail *r, uint64_t deadline_ns)
@@ -349,7 +357,7 @@ static int rail_connect_now(struct rail *r, uint64_t deadline_ns)
 		err = path_connect(r, deadline_ns);
 	/* The next try is without it. */
 	if (err < 0 && r->wish >= 0) {
-		r->wish_ns = mc_clock_ns() + RAIL_WISH_MS * (uint64_t)MC_MS;
+		rail_wish_failed(r);
 		r->wish = -1;
 	}
 	if (err < 0 && err != -EOPNOTSUPP && !rail_paths(r) &&
