@@ -12,6 +12,7 @@
 #include "record.h"
 
 #include "../base/err.h"
+#include "../base/json.h"
 #include "../base/util.h"
 #include "../registry/registry.h"
 
@@ -100,16 +101,6 @@ void p2p_record_unseed(struct p2p_record *r, const char *segment)
 
 /* ---- encode ------------------------------------------------------------ */
 
-/* Give @value away to @o. */
-static int p2p_add(struct json_object *o, const char *name,
-		   struct json_object *value)
-{
-	if (value && !json_object_object_add(o, name, value))
-		return 0;
-	json_object_put(value);
-	return -ENOMEM;
-}
-
 static int p2p_append(struct json_object *array, struct json_object *value)
 {
 	if (value && !json_object_array_add(array, value))
@@ -130,8 +121,9 @@ static struct json_object *p2p_place(const char *segment, uint64_t offset)
 {
 	struct json_object *o = json_object_new_object();
 
-	if (o && !p2p_add(o, "segment_name", json_object_new_string(segment)) &&
-	    !p2p_add(o, "offset", json_object_new_int64(offset)))
+	if (o && !mc_json_add(o, "segment_name",
+			      json_object_new_string(segment)) &&
+	    !mc_json_add(o, "offset", json_object_new_int64(offset)))
 		return o;
 	json_object_put(o);
 	return NULL;
@@ -161,10 +153,10 @@ static struct json_object *p2p_shard(const struct p2p_record *r, uint32_t i,
 {
 	struct json_object *o = json_object_new_object();
 
-	if (o && !p2p_add(o, "size", json_object_new_int64(len)) &&
-	    !p2p_add(o, "gold", p2p_places(r, i, true)) &&
-	    !p2p_add(o, "replica_list", p2p_places(r, i, false)) &&
-	    (!r->native || !p2p_add(o, "xxh3", p2p_hex(r->sums[i]))))
+	if (o && !mc_json_add(o, "size", json_object_new_int64(len)) &&
+	    !mc_json_add(o, "gold", p2p_places(r, i, true)) &&
+	    !mc_json_add(o, "replica_list", p2p_places(r, i, false)) &&
+	    (!r->native || !mc_json_add(o, "xxh3", p2p_hex(r->sums[i]))))
 		return o;
 	json_object_put(o);
 	return NULL;
@@ -205,11 +197,12 @@ static struct json_object *p2p_native(const struct p2p_record *r)
 	struct json_object *o = json_object_new_object();
 
 	if (o &&
-	    !p2p_add(o, "version", json_object_new_int(P2P_RECORD_VERSION)) &&
-	    !p2p_add(o, "id", p2p_hex(r->id)) &&
-	    !p2p_add(o, "pinned", json_object_new_boolean(r->pinned)) &&
-	    !p2p_add(o, "note", json_object_new_string(r->note ? r->note :
-						       "")))
+	    !mc_json_add(o, "version",
+			 json_object_new_int(P2P_RECORD_VERSION)) &&
+	    !mc_json_add(o, "id", p2p_hex(r->id)) &&
+	    !mc_json_add(o, "pinned", json_object_new_boolean(r->pinned)) &&
+	    !mc_json_add(o, "note", json_object_new_string(r->note ? r->note :
+							   "")))
 		return o;
 	json_object_put(o);
 	return NULL;
@@ -217,14 +210,14 @@ static struct json_object *p2p_native(const struct p2p_record *r)
 
 static int p2p_record_fill(struct json_object *o, const struct p2p_record *r)
 {
-	if (p2p_add(o, "name", json_object_new_string(r->name)) < 0 ||
-	    p2p_add(o, "size", json_object_new_int64(r->size)) < 0 ||
-	    p2p_add(o, "size_list", p2p_sizes(r)) < 0 ||
-	    p2p_add(o, "max_shard_size",
-		    json_object_new_int64(r->shard_bytes)) < 0 ||
-	    p2p_add(o, "shards", p2p_shards(r)) < 0)
+	if (mc_json_add(o, "name", json_object_new_string(r->name)) < 0 ||
+	    mc_json_add(o, "size", json_object_new_int64(r->size)) < 0 ||
+	    mc_json_add(o, "size_list", p2p_sizes(r)) < 0 ||
+	    mc_json_add(o, "max_shard_size",
+			json_object_new_int64(r->shard_bytes)) < 0 ||
+	    mc_json_add(o, "shards", p2p_shards(r)) < 0)
 		return -ENOMEM;
-	return r->native ? p2p_add(o, "mooncake_native", p2p_native(r)) : 0;
+	return r->native ? mc_json_add(o, "mooncake_native", p2p_native(r)) : 0;
 }
 
 int p2p_record_encode(const struct p2p_record *r, char **json)

@@ -12,6 +12,7 @@
 
 #include "../base/clock.h"
 #include "../base/err.h"
+#include "../base/json.h"
 #include "../base/util.h"
 
 #include <errno.h>
@@ -276,20 +277,13 @@ static int elink_send(struct mc_etcd *e, struct mc_etcd_op *op, bool login)
 static int elink_login_body(const struct mc_etcd *e, char **body)
 {
 	struct json_object *o = json_object_new_object();
-	struct json_object *user = json_object_new_string(e->url.user);
-	struct json_object *pw = json_object_new_string(e->url.password);
 	const char *text = NULL;
 
-	if (o && user && pw && !json_object_object_add(o, "name", user)) {
-		user = NULL;
-		if (!json_object_object_add(o, "password", pw)) {
-			pw = NULL;
-			text = json_object_to_json_string(o);
-		}
-	}
+	if (o && !mc_json_add(o, "name", json_object_new_string(e->url.user)) &&
+	    !mc_json_add(o, "password",
+			 json_object_new_string(e->url.password)))
+		text = json_object_to_json_string(o);
 	*body = text ? strdup(text) : NULL;
-	json_object_put(user);
-	json_object_put(pw);
 	json_object_put(o);
 	return *body ? 0 : -ENOMEM;
 }

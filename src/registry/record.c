@@ -13,6 +13,7 @@
 #include "registry.h"
 
 #include "../base/err.h"
+#include "../base/json.h"
 #include "../base/net.h"
 #include "../base/util.h"
 
@@ -31,20 +32,10 @@ enum {
 
 /* ---- encode ------------------------------------------------------------ */
 
-/* Give @value away to @o. */
-static int record_add(struct json_object *o, const char *name,
-		      struct json_object *value)
-{
-	if (value && !json_object_object_add(o, name, value))
-		return 0;
-	json_object_put(value);
-	return -ENOMEM;
-}
-
 static int record_add_text(struct json_object *o, const char *name,
 			   const char *text)
 {
-	return record_add(o, name, json_object_new_string(text));
+	return mc_json_add(o, name, json_object_new_string(text));
 }
 
 static int record_add_hex(struct json_object *o, const char *name,
@@ -62,7 +53,7 @@ static struct json_object *record_native(const struct mc_record *r)
 
 	if (!o)
 		return NULL;
-	if (!record_add(o, "version", json_object_new_int(RECORD_VERSION)) &&
+	if (!mc_json_add(o, "version", json_object_new_int(RECORD_VERSION)) &&
 	    !record_add_text(o, "addr", r->addr) &&
 	    !record_add_hex(o, "epoch", r->epoch) &&
 	    !record_add_hex(o, "host_id", r->host_id))
@@ -88,7 +79,7 @@ static int record_keys(struct json_object *o, const char *name,
 
 	for (int i = 0; list && i < n; i++)
 		json_object_array_add(list, json_object_new_int64(keys[i]));
-	return record_add(o, name, list);
+	return mc_json_add(o, name, list);
 }
 
 static struct json_object *record_buffer(const struct mc_record *r, uint64_t i)
@@ -103,12 +94,12 @@ static struct json_object *record_buffer(const struct mc_record *r, uint64_t i)
 	whole = whole &&
 		!record_add_text(o, "name", r->n_devs ? RECORD_PLACE :
 				 r->name) &&
-		!record_add(o, "addr", json_object_new_uint64(b->addr)) &&
-		!record_add(o, "length", json_object_new_uint64(b->len));
+		!mc_json_add(o, "addr", json_object_new_uint64(b->addr)) &&
+		!mc_json_add(o, "length", json_object_new_uint64(b->len));
 	/* For our own; the public one knows of no access flags. */
 	if (whole && b->access != MC_REMOTE_RW)
-		whole = !record_add(o, "mooncake_access",
-				    json_object_new_int(b->access));
+		whole = !mc_json_add(o, "mooncake_access",
+				     json_object_new_int(b->access));
 	if (whole && r->n_devs)
 		whole = !record_keys(o, "lkey", keys, r->n_devs) &&
 			!record_keys(o, "rkey", keys, r->n_devs);
@@ -135,8 +126,8 @@ static struct json_object *record_device(const struct mc_record_dev *d)
 	struct json_object *o = json_object_new_object();
 
 	return record_whole(o, o && !record_add_text(o, "name", d->name) &&
-			    !record_add(o, "lid",
-					json_object_new_int(d->lid)) &&
+			    !mc_json_add(o, "lid",
+					 json_object_new_int(d->lid)) &&
 			    !record_add_text(o, "gid", d->gid));
 }
 
@@ -153,7 +144,7 @@ static struct json_object *record_matrix(const struct mc_record *r)
 					      r->devs[i].name));
 	json_object_array_add(both, first);
 	json_object_array_add(both, json_object_new_array());
-	if (!o || record_add(o, RECORD_PLACE, both) < 0)
+	if (!o || mc_json_add(o, RECORD_PLACE, both) < 0)
 		return record_whole(o, false);
 	return o;
 }
@@ -165,9 +156,9 @@ static int record_fill_devices(struct json_object *o,
 
 	for (int i = 0; list && i < r->n_devs; i++)
 		json_object_array_add(list, record_device(&r->devs[i]));
-	if (record_add(o, "devices", list) < 0)
+	if (mc_json_add(o, "devices", list) < 0)
 		return -ENOMEM;
-	return record_add(o, "priority_matrix", record_matrix(r));
+	return mc_json_add(o, "priority_matrix", record_matrix(r));
 }
 
 /* What the public Mooncake wants to know to reach the buffers. */
@@ -184,7 +175,7 @@ static int record_fill_served(struct json_object *o, const struct mc_record *r)
 	snprintf(now + n, sizeof(now) - n, ".%06ld", t.tv_nsec / 1000);
 	if (mc_net_parse(r->addr, -1, &at) < 0 ||
 	    record_add_text(o, "tcp_data_host", at.host) < 0 ||
-	    record_add(o, "tcp_proto_version", json_object_new_int(2)) < 0)
+	    mc_json_add(o, "tcp_proto_version", json_object_new_int(2)) < 0)
 		return -ENOMEM;
 	return record_add_text(o, "timestamp", now);
 }
@@ -193,13 +184,13 @@ static int record_fill(struct json_object *o, const struct mc_record *r)
 {
 	if (record_add_text(o, "name", r->name) < 0 ||
 	    record_add_text(o, "protocol", r->n_devs ? "rdma" : "tcp") < 0 ||
-	    record_add(o, "tcp_data_port",
-		       json_object_new_int(r->data_port)) < 0 ||
-	    record_add(o, "buffers", record_buffers(r)) < 0 ||
+	    mc_json_add(o, "tcp_data_port",
+			json_object_new_int(r->data_port)) < 0 ||
+	    mc_json_add(o, "buffers", record_buffers(r)) < 0 ||
 	    (r->data_port && record_fill_served(o, r) < 0) ||
 	    (r->n_devs && record_fill_devices(o, r) < 0))
 		return -ENOMEM;
-	return record_add(o, "mooncake_native", record_native(r));
+	return mc_json_add(o, "mooncake_native", record_native(r));
 }
 
 int mc_record_encode(const struct mc_record *r, char **json)

@@ -15,6 +15,7 @@
 
 #include "../base/clock.h"
 #include "../base/err.h"
+#include "../base/json.h"
 #include "../base/util.h"
 
 #include <errno.h>
@@ -48,15 +49,6 @@ struct mc_statefile {
 
 /* ---- writing lines ----------------------------------------------------- */
 
-static int state_add(struct json_object *o, const char *name,
-		     struct json_object *value)
-{
-	if (value && !json_object_object_add(o, name, value))
-		return 0;
-	json_object_put(value);
-	return -ENOMEM;
-}
-
 static int state_add_hex(struct json_object *o, const char *value, size_t len)
 {
 	static const char hex[] = "0123456789abcdef";
@@ -69,7 +61,7 @@ static int state_add_hex(struct json_object *o, const char *value, size_t len)
 		text[2 * i] = hex[(uint8_t)value[i] >> 4];
 		text[2 * i + 1] = hex[value[i] & 15];
 	}
-	r = state_add(o, "hex", json_object_new_string_len(text, 2 * len));
+	r = mc_json_add(o, "hex", json_object_new_string_len(text, 2 * len));
 	free(text);
 	return r;
 }
@@ -78,15 +70,15 @@ static int state_add_value(struct json_object *o, const char *value, size_t len)
 {
 	if (!mc_utf8_ok(value, len))
 		return state_add_hex(o, value, len);
-	return state_add(o, "value", json_object_new_string_len(value, len));
+	return mc_json_add(o, "value", json_object_new_string_len(value, len));
 }
 
 static int state_add_lease(struct json_object *o, uint32_t ttl_ms,
 			   int64_t left_ms)
 {
-	int r = state_add(o, "ttl_ms", json_object_new_int64(ttl_ms));
+	int r = mc_json_add(o, "ttl_ms", json_object_new_int64(ttl_ms));
 
-	return r ? r : state_add(o, "expires_ms", json_object_new_int64(
+	return r ? r : mc_json_add(o, "expires_ms", json_object_new_int64(
 					 mc_store_wall_ms() + left_ms));
 }
 
@@ -95,7 +87,7 @@ static struct json_object *state_begin(const char *key)
 {
 	struct json_object *o = json_object_new_object();
 
-	if (o && state_add(o, "key", json_object_new_string(key)) < 0) {
+	if (o && mc_json_add(o, "key", json_object_new_string(key)) < 0) {
 		json_object_put(o);
 		o = NULL;
 	}
@@ -128,7 +120,7 @@ static int state_put_line(const char *key, const char *value, size_t len,
 	int r = o ? state_add_value(o, value, len) : -ENOMEM;
 
 	if (!r)
-		r = state_add(o, "version", json_object_new_int64(version));
+		r = mc_json_add(o, "version", json_object_new_int64(version));
 	if (!r && ttl_ms)
 		r = state_add_lease(o, ttl_ms, left_ms);
 	return state_line(o, r, out);
@@ -198,11 +190,11 @@ int mc_statefile_del(struct mc_statefile *st, const char *key, uint64_t version)
 {
 	struct mc_registry_text line = { 0 };
 	struct json_object *o = state_begin(key);
-	int r = o ? state_add(o, "deleted", json_object_new_boolean(1)) :
+	int r = o ? mc_json_add(o, "deleted", json_object_new_boolean(1)) :
 		-ENOMEM;
 
 	if (!r)
-		r = state_add(o, "version", json_object_new_int64(version));
+		r = mc_json_add(o, "version", json_object_new_int64(version));
 	return state_append(st, &line, state_line(o, r, &line));
 }
 

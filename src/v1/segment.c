@@ -11,6 +11,7 @@
 #include "segment.h"
 
 #include "../base/err.h"
+#include "../base/json.h"
 #include "../base/net.h"
 #include "../base/util.h"
 
@@ -467,20 +468,12 @@ int mc_v1_notify_encode(const char *name, const void *msg, uint32_t len,
 			char **json)
 {
 	struct json_object *o = json_object_new_object();
-	struct json_object *n = json_object_new_string(name);
-	struct json_object *m = json_object_new_string_len(msg, len);
 
 	*json = NULL;
-	if (o && n && !json_object_object_add(o, "name", n)) {
-		n = NULL;
-		if (m && !json_object_object_add(o, "notify_msg", m)) {
-			m = NULL;
-			*json = strdup(json_object_to_json_string_ext(o,
-					JSON_C_TO_STRING_PLAIN));
-		}
-	}
-	json_object_put(n);
-	json_object_put(m);
+	if (o && !mc_json_add(o, "name", json_object_new_string(name)) &&
+	    !mc_json_add(o, "notify_msg", json_object_new_string_len(msg, len)))
+		*json = strdup(json_object_to_json_string_ext(o,
+				JSON_C_TO_STRING_PLAIN));
 	json_object_put(o);
 	return *json ? 0 : mc_err(-ENOMEM, "out of memory");
 }
@@ -509,15 +502,6 @@ int mc_v1_notify_decode(const char *json, size_t len, char name[MC_NAME_MAX],
 
 /* ---- connections of devices ------------------------------------------ */
 
-static bool v1seg_add(struct json_object *o, const char *name,
-		      struct json_object *v)
-{
-	if (v && !json_object_object_add(o, name, v))
-		return true;
-	json_object_put(v);
-	return false;
-}
-
 static struct json_object *v1seg_qps(const struct mc_meeting *m)
 {
 	struct json_object *list = json_object_new_array();
@@ -532,16 +516,17 @@ static bool v1seg_fill(struct json_object *o, const struct mc_meeting *m)
 	char gid[48];
 
 	mc_v1_gid_encode(m->gid, gid);
-	return v1seg_add(o, "local_gid", json_object_new_string(gid)) &&
-	       v1seg_add(o, "local_lid", json_object_new_int(m->lid)) &&
-	       v1seg_add(o, "local_nic_path",
-			 json_object_new_string(m->from)) &&
-	       v1seg_add(o, "payload", json_object_new_string("")) &&
-	       v1seg_add(o, "peer_nic_path", json_object_new_string(m->to)) &&
-	       v1seg_add(o, "qp_num", v1seg_qps(m)) &&
-	       v1seg_add(o, "reply_msg", json_object_new_string(m->why)) &&
-	       (!m->can_ack || v1seg_add(o, "ready_ack",
-					 json_object_new_boolean(m->ack)));
+	return !mc_json_add(o, "local_gid", json_object_new_string(gid)) &&
+	       !mc_json_add(o, "local_lid", json_object_new_int(m->lid)) &&
+	       !mc_json_add(o, "local_nic_path",
+			    json_object_new_string(m->from)) &&
+	       !mc_json_add(o, "payload", json_object_new_string("")) &&
+	       !mc_json_add(o, "peer_nic_path",
+			    json_object_new_string(m->to)) &&
+	       !mc_json_add(o, "qp_num", v1seg_qps(m)) &&
+	       !mc_json_add(o, "reply_msg", json_object_new_string(m->why)) &&
+	       (!m->can_ack || !mc_json_add(o, "ready_ack",
+				json_object_new_boolean(m->ack)));
 }
 
 int mc_v1_meeting_encode(const struct mc_meeting *m, char **json)
