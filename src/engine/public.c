@@ -550,16 +550,12 @@ static void public_meet_task(void *arg)
 {
 	struct public_meeting *m = arg;
 	uint64_t until = mc_clock_ns() + PUBLIC_MEET_MS * (uint64_t)MC_MS;
-	uint8_t head[MC_V1_FRAME_HEAD], byte;
 	struct mc_stream s;
-	char *json = public_met(m);
+	char *json = public_met(m), byte;
 
 	if (json && !mc_stream_init(&s, m->fd, NULL, true)) {
-		uint32_t n = mc_v1_frame_head(head, m->old ? MC_V1_OLD :
-					      MC_V1_CONNECTION, strlen(json));
-
-		if (!mc_stream_write_full(&s, head, n, until) &&
-		    !mc_stream_write_full(&s, json, strlen(json), until))
+		if (!mc_v1_frame_send(&s, m->old ? MC_V1_OLD :
+				      MC_V1_CONNECTION, json, until))
 			mc_stream_read_full(&s, &byte, 1, until);
 		mc_stream_fini(&s);
 	} else {

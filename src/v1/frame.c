@@ -58,17 +58,17 @@ uint32_t mc_v1_frame_head(uint8_t out[MC_V1_FRAME_HEAD], enum mc_v1_type type,
 	return 8 + typed;
 }
 
-static int v1frame_send(struct mc_stream *s, const struct mc_v1_call *c,
-			uint64_t deadline_ns)
+int mc_v1_frame_send(struct mc_stream *s, enum mc_v1_type type,
+		     const char *json, uint64_t deadline_ns)
 {
-	size_t len = strlen(c->json), n;
+	size_t len = strlen(json), n;
 	uint8_t *frame = malloc(MC_V1_FRAME_HEAD + len);
 	int r;
 
 	if (!frame)
 		return mc_err(-ENOMEM, "out of memory");
-	n = mc_v1_frame_head(frame, c->type, len);
-	memcpy(frame + n, c->json, len);
+	n = mc_v1_frame_head(frame, type, len);
+	memcpy(frame + n, json, len);
 	r = mc_stream_write_full(s, frame, n + len, deadline_ns);
 	free(frame);
 	return r;
@@ -123,7 +123,7 @@ int mc_v1_ask(struct mc_v1_call *c, uint64_t deadline_ns)
 		return r;
 	}
 	s.stop = c->stop;
-	r = v1frame_send(&s, c, deadline_ns);
+	r = mc_v1_frame_send(&s, c->type, c->json, deadline_ns);
 	if (!r)
 		r = v1frame_recv(&s, c, deadline_ns);
 	mc_stream_fini(&s);

@@ -40,6 +40,11 @@ enum mc_v1_type mc_v1_frame_open(const uint8_t *body, uint64_t len,
 uint32_t mc_v1_frame_head(uint8_t out[MC_V1_FRAME_HEAD], enum mc_v1_type type,
 			  uint64_t json_len);
 
+/* Send one with so much text, in one piece. Blocks until the deadline. */
+struct mc_stream;
+int mc_v1_frame_send(struct mc_stream *s, enum mc_v1_type type,
+		     const char *json, uint64_t deadline_ns);
+
 struct mc_v1_call {
 	const char *addr;		/* the handshake port */
 	enum mc_v1_type type;
