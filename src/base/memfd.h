@@ -3,6 +3,11 @@
 #define MC_BASE_MEMFD_H
 
 #include <stdint.h>
+#include <sys/mman.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23		/* Linux 5.14 */
+#endif
 
 /* A descriptor of @len bytes of zeros, closed on exec, that can neither shrink
  * nor grow: whoever maps all of it never meets SIGBUS for want of a page.

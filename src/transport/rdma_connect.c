@@ -199,19 +199,12 @@ static bool connect_gids(const struct rdma_hello *h,
 			 const struct verbs_port *port, bool near, int *theirs,
 			 int *ours)
 {
-	for (int i = 0; i < h->n_gids; i++)
-		for (int k = 0; k < port->n_gids; k++) {
-			const uint8_t *g = port->gids[k].gid.raw;
-			/* Without a prefix in common, at least one kind. */
-			bool same = mc_verbs_gid_near(h->gids[i], g) ||
-				    (!near && !memcmp(h->gids[i], g, 2));
-
-			if (!same)
-				continue;
-			*theirs = i;
-			*ours = k;
+	for (int i = 0; i < h->n_gids; i++) {
+		*theirs = i;
+		*ours = mc_verbs_port_gid(port, h->gids[i], near);
+		if (*ours >= 0)
 			return true;
-		}
+	}
 	*theirs = *ours = 0;
 	return !near && h->n_gids && port->n_gids;
 }

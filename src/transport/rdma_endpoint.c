@@ -71,15 +71,14 @@ static struct rdma_endpoint *endpoint_new(struct rdma_dev *d, const char *far)
 }
 
 /* The GID of ours from which that of theirs is best reached. */
-static int endpoint_gid(const struct verbs_port *port, const uint8_t far[16])
+static const struct verbs_gid *endpoint_gid(const struct verbs_port *port,
+					    const uint8_t far[16])
 {
-	for (int i = 0; i < port->n_gids; i++)
-		if (mc_verbs_gid_near(port->gids[i].gid.raw, far))
-			return i;
-	for (int i = 0; i < port->n_gids; i++)
-		if (!memcmp(port->gids[i].gid.raw, far, 2))
-			return i;
-	return 0;
+	int i = mc_verbs_port_gid(port, far, true);
+
+	if (i < 0)
+		i = mc_verbs_port_gid(port, far, false);
+	return &port->gids[mc_max(i, 0)];
 }
 
 static int endpoint_port(struct rdma_dev *d, struct verbs_port *port)
@@ -109,7 +108,7 @@ static int endpoint_join(struct rdma_endpoint *ep, const struct mc_meeting *m)
 			      m->n_qps, ep->n);
 	far.mtu = port.mtu;
 	memcpy(far.gid, m->gid, sizeof(far.gid));
-	far.sgid_index = port.gids[endpoint_gid(&port, m->gid)].index;
+	far.sgid_index = endpoint_gid(&port, m->gid)->index;
 	for (int i = 0; !r && i < ep->n; i++) {
 		far.qpn = ep->far_qps[i] = m->qps[i];
 		r = mc_rdma_end_join(ep->dev, &ep->end[i], &far);
@@ -212,7 +211,7 @@ static int endpoint_tell(const struct rdma_ctx *c, const struct rdma_dev *d,
 	snprintf(m->from, sizeof(m->from), "%s@%s", mc_host_name(c->host),
 		 d->v.name);
 	mc_copy(m->to, ep->far);
-	memcpy(m->gid, port.gids[endpoint_gid(&port, gid)].gid.raw, 16);
+	memcpy(m->gid, endpoint_gid(&port, gid)->gid.raw, 16);
 	for (int i = 0; i < ep->n; i++)
 		m->qps[i] = ep->end[i].qp->qp_num;
 	return 0;

@@ -17,11 +17,11 @@
 
 #include "../base/clock.h"
 #include "../base/err.h"
+#include "../base/memfd.h"
 #include "../base/util.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 

@@ -129,6 +129,18 @@ bool mc_verbs_gid_near(const uint8_t a[16], const uint8_t b[16])
 	return v4 == verbs_gid_is_v4(b) && !memcmp(a, b, v4 ? 15 : 8);
 }
 
+int mc_verbs_port_gid(const struct verbs_port *p, const uint8_t far[16],
+		      bool near)
+{
+	for (int i = 0; i < p->n_gids; i++) {
+		const uint8_t *g = p->gids[i].gid.raw;
+
+		if (mc_verbs_gid_near(far, g) || (!near && !memcmp(far, g, 2)))
+			return i;
+	}
+	return -1;
+}
+
 void mc_verbs_gid_text(const uint8_t raw[16], char out[VERBS_GID_TEXT])
 {
 	bool v4 = verbs_gid_is_v4(raw);

@@ -88,6 +88,11 @@ int mc_verbs_gid_rank(const uint8_t raw[16], int type, const char *ndev);
 
 /* Do these two belong to one subnet, as far as they tell? */
 bool mc_verbs_gid_near(const uint8_t a[16], const uint8_t b[16]);
+
+/* The first of the port's GIDs that suits @far: of its subnet if @near, else
+ * one of its kind will do; -1: none. */
+int mc_verbs_port_gid(const struct verbs_port *p, const uint8_t far[16],
+		      bool near);
 void mc_verbs_gid_text(const uint8_t raw[16], char out[VERBS_GID_TEXT]);
 
 /* A number in the environment, or @otherwise if it is unset or outside. */
