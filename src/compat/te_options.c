@@ -225,14 +225,13 @@ int te_protocol(const char *protocol, char note[TE_WHY_MAX])
 }
 
 /* NULL: all. */
-static const char *options_transports(const char *protocol)
+static const char *options_transports(const char *protocol, bool rdma)
 {
 	const char *list = options_env("MOONCAKE_TRANSPORTS");
 	bool tcp = te_env_on("MC_FORCE_TCP") ||
 		   (protocol && !strcmp(protocol, "tcp"));
-	/* By name, so that it is what strangers are told of. */
-	bool rdma = protocol && !strcmp(protocol, "rdma") && options_rdma();
 
+	/* By name, so that it is what strangers are told of. */
 	return list ? list : tcp ? "local,shm,tcp" :
 	       rdma ? "local,shm,rdma,tcp" : NULL;
 }
@@ -248,10 +247,9 @@ static bool options_is_device(const char *name, bool rdma)
 
 /* Of the devices named, those that there are and that are of use: programs name
  * them for RDMA, and are then told to use tcp. */
-static void options_devices(struct te_options *o, const char *protocol,
+static void options_devices(struct te_options *o, bool rdma,
 			    const char *devices)
 {
-	bool rdma = protocol && !strcmp(protocol, "rdma");
 	char copy[256], *save = NULL;
 
 	snprintf(copy, sizeof(copy), "%s", devices ? devices : "");
@@ -269,12 +267,13 @@ static void options_devices(struct te_options *o, const char *protocol,
 
 /* The public protocol has no authentication: what keeps strangers out of this
  * process turns it off, unless the environment asks for it by name. */
-static void options_profile(struct te_options *o, const char *protocol)
+static void options_profile(struct te_options *o, const char *protocol,
+			    bool rdma)
 {
 	bool closed = options_env("MOONCAKE_KEY_FILE") ||
 		      options_env("MOONCAKE_TLS_CERT");
 	const char *profile = options_env("MOONCAKE_PROFILE");
-	const char *list = options_transports(protocol);
+	const char *list = options_transports(protocol, rdma);
 
 	o->mc.profile = profile ? profile : closed ? "native" : "v1";
 	if (!list)
@@ -302,6 +301,7 @@ int te_options(struct te_options *o, const struct te_config *c,
 	int r = options_metadata(o, c->metadata);
 	long s = te_env_number("MC_TRANSFER_TIMEOUT", OPTIONS_TIMEOUT_MIN,
 			       86400, 0);
+	bool rdma = c->protocol && !strcmp(c->protocol, "rdma");
 
 	if (!r)
 		r = te_protocol(c->protocol, note);
@@ -310,8 +310,9 @@ int te_options(struct te_options *o, const struct te_config *c,
 	if (r < 0)
 		return r;
 	options_place(o, c);
-	options_devices(o, c->protocol, c->devices);
-	options_profile(o, c->protocol);
+	options_devices(o, rdma, c->devices);
+	/* What is used instead has been noted. */
+	options_profile(o, c->protocol, rdma && !note[0]);
 	/* Unset: a request lives for as long as something of it moves. */
 	o->mc.timeout_ms = s * 1000;
 	return 0;
