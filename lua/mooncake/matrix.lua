@@ -1,25 +1,17 @@
 -- matrix.lua - which network devices memory at a location uses first: a table
 -- { ["cpu:0"] = { { "mlx5_0" }, { "mlx5_1" } } } of first choices and the others.
 
-local ffi = require "ffi"
-local failed = require "mooncake.failed"
 local json = require "mooncake.json"
 local util = require "mooncake.util"
+local whole = require "mooncake.whole"
 
 local matrix = {}
 
-local SIZE = 4096
-
 -- What ask(out, size) writes; see mc_topology_matrix().
 function matrix.read(ask)
-   local size = SIZE
-   while true do
-      local out = ffi.new("char[?]", size)
-      local n = tonumber(ask(out, size))
-      if n < 0 then return failed(n) end
-      if n < size then return json.decode(ffi.string(out, n)) end
-      size = n + 1
-   end
+   local text, why, errno = whole(ask)
+   if not text then return nil, why, errno end
+   return json.decode(text)
 end
 
 -- For the option `topology`: text is JSON or the name of a file.

@@ -13,6 +13,7 @@ local ffi = require "ffi"
 local C = require "mooncake.ffi"
 local engine = require "mooncake.engine"
 local failed = require "mooncake.failed"
+local whole = require "mooncake.whole"
 
 local Store = {}
 Store.__index = Store
@@ -24,6 +25,7 @@ local OPTIONS = { registry = "string", lease_ms = "number", parallel = "number",
 local REGISTER = { shard_bytes = true, force = true, note = true }
 local GET = { resume = true, timeout_ms = true }
 local EAGAIN = 11
+local LIST = 65536                              -- bytes of names, to begin with
 
 local function known(opts, names, level)
    for k in pairs(opts or {}) do
@@ -217,18 +219,13 @@ end
 
 -- Names that begin with prefix.
 function Store:list(prefix)
-   local size = 65536
-   while true do
-      local out = ffi.new("char[?]", size)
-      local n = tonumber(C.mc_p2p_list(self:handle(), prefix, out, size))
-      if n < 0 then return failed(n) end
-      if n < size then
-         local names = {}
-         for name in ffi.string(out, n):gmatch "[^\n]+" do names[#names + 1] = name end
-         return names
-      end
-      size = n + 1
-   end
+   local text, why, errno = whole(function(out, size)
+      return C.mc_p2p_list(self:handle(), prefix, out, size)
+   end, LIST)
+   if not text then return nil, why, errno end
+   local names = {}
+   for name in text:gmatch "[^\n]+" do names[#names + 1] = name end
+   return names
 end
 
 -- ---- news ------------------------------------------------------------------

@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local C = require "mooncake.ffi"
 local failed = require "mooncake.failed"
+local whole = require "mooncake.whole"
 
 local Registry = {}
 Registry.__index = Registry
@@ -20,22 +21,10 @@ function Registry:handle()
    return self.c or error("the registry is closed", 3)
 end
 
--- What call(out, size) writes, however long it is.
-local function text(call)
-   local size = 4096
-   while true do
-      local out = ffi.new("char[?]", size)
-      local n = tonumber(call(out, size))
-      if n < 0 then return failed(n) end
-      if n < size then return ffi.string(out, n) end
-      size = n + 1
-   end
-end
-
 -- The value and its version, or nil, message, errno (ENOENT: 2).
 function Registry:get(key)
    local version = ffi.new "uint64_t[1]"
-   local value, why, errno = text(function(out, size)
+   local value, why, errno = whole(function(out, size)
       return C.mc_registry_get(self:handle(), key, out, size, version)
    end)
    if not value then return nil, why, errno end
@@ -64,7 +53,7 @@ end
 
 -- The names that begin with prefix.
 function Registry:list(prefix)
-   local all, why, errno = text(function(out, size)
+   local all, why, errno = whole(function(out, size)
       return C.mc_registry_list(self:handle(), prefix or "", out, size)
    end)
    if not all then return nil, why, errno end
