@@ -226,6 +226,15 @@ static void test_killed(void **state)
 
 /* ---- frozen --------------------------------------------------------- */
 
+/* A pair that works, and then its far end stands still. */
+static void pair_freeze(struct pair *p, const char *setup)
+{
+	pair_open(p, setup_named(setup), LEN);
+	mc_fill(p->near, LEN, 5);
+	works(p);
+	far_signal(p, SIGSTOP);
+}
+
 /* Over TCP nothing moves while it is frozen; nothing is stored once the failure
  * has been told, though it had been sent. */
 static void frozen(const char *setup, enum mc_op op, int timeout_ms)
@@ -241,10 +250,7 @@ static void frozen(const char *setup, enum mc_op op, int timeout_ms)
 	double start;
 	bool peeks;
 
-	pair_open(&p, setup_named(setup), LEN);
-	mc_fill(p.near, LEN, 5);
-	works(&p);
-	far_signal(&p, SIGSTOP);
+	pair_freeze(&p, setup);
 	q = req_of(&p, op, EDGE, EDGE, MOST);
 	start = seconds();
 	assert_true(mc_transfer(p.e, &q, 1, &o, &res) < 0);
@@ -354,10 +360,7 @@ static void frozen_reachable(const char *setup)
 	struct mc_req q;
 	double start;
 
-	pair_open(&p, setup_named(setup), LEN);
-	mc_fill(p.near, LEN, 5);
-	works(&p);
-	far_signal(&p, SIGSTOP);
+	pair_freeze(&p, setup);
 	q = req_of(&p, MC_WRITE, EDGE, EDGE, MOST);
 	start = seconds();
 	ok(mc_transfer(p.e, &q, 1, NULL, NULL));

@@ -89,36 +89,41 @@ void tree_pci(const char *path, const char *class, const char *vendor,
 	tree_link(folder, text);
 }
 
+/* @folder is a device of @class: it says what it stands on, and is found by its
+ * name. */
+static void tree_class(const char *folder, const char *class, const char *name)
+{
+	char path[512], text[512];
+
+	snprintf(path, sizeof(path), "%s/device", folder);
+	tree_link(path, "../..");
+	snprintf(path, sizeof(path), "class/%s/%s", class, name);
+	snprintf(text, sizeof(text), "../../%s", folder);
+	tree_link(path, text);
+}
+
 void tree_net(const char *name, const char *device, const char *speed,
 	      const char *state)
 {
-	char folder[256], path[512], text[512];
+	char folder[256];
 
 	snprintf(folder, sizeof(folder), "devices/%s/net/%s", device, name);
 	tree_file_in(folder, "operstate", state);
 	tree_file_in(folder, "speed", speed);
-	snprintf(path, sizeof(path), "%s/device", folder);
-	tree_link(path, "../..");
-	snprintf(path, sizeof(path), "class/net/%s", name);
-	snprintf(text, sizeof(text), "../../%s", folder);
-	tree_link(path, text);
+	tree_class(folder, "net", name);
 }
 
 void tree_rdma(const char *name, const char *device, const char *rate,
 	       const char *state)
 {
-	char folder[256], path[512], text[512];
+	char folder[256];
 
 	snprintf(folder, sizeof(folder), "devices/%s/infiniband/%s", device,
 		 name);
 	tree_file_in(folder, "ports/1/rate", rate);
 	tree_file_in(folder, "ports/1/state", state);
 	tree_file_in(folder, "ports/1/link_layer", "InfiniBand\n");
-	snprintf(path, sizeof(path), "%s/device", folder);
-	tree_link(path, "../..");
-	snprintf(path, sizeof(path), "class/infiniband/%s", name);
-	snprintf(text, sizeof(text), "../../%s", folder);
-	tree_link(path, text);
+	tree_class(folder, "infiniband", name);
 }
 
 int tree_setup(void **state)

@@ -44,6 +44,8 @@ run "peers: killed, frozen, restarted" build/mooncake run \
 	tests/vm/peers.lua rxe0,rxe1 rxe2,rxe3
 run "numa: the nearer device" build/mooncake run tests/vm/numa.lua \
 	rxe0,rxe1 rxe2,rxe3
+run "topology: near at both ends" build/mooncake test \
+	tests/topology_rdma_test.lua
 run "many buffers" build/mooncake run tests/vm/many.lua rxe0 rxe1
 run "memory in small chunks" env MC_MAX_MR_SIZE=65536 \
 	build/mooncake run tests/vm/memory.lua rxe0,rxe1 rxe2 4096
