@@ -104,7 +104,7 @@ static void matrix_location(const char *name, char *out, size_t size)
 	if (strncmp(name, "gpu:", 4))
 		mc_copy_to(out, size, name);
 	else
-		snprintf(out, size, "cuda:%s", name + 4);
+		snprintf(out, size, "cuda:%.26s", name + 4);
 }
 
 static int matrix_device(const struct mc_topology *t, const char *name,
