@@ -51,7 +51,7 @@ count() {
 # tests that failed, and how the log ends.
 explain() {
 	{
-		grep -E '^SUMMARY: |runtime error: |^failed: |^\[  FAILED  \] ' \
+		grep -E '^SUMMARY: |runtime error: |^failed: |^\[  (FAILED|ERROR)  ' \
 			"$1" | cut -c1-300 | awk '!seen[$0]++' | head -30
 		echo "..."
 		tail -n 30 "$1" | cut -c1-300

@@ -14,7 +14,7 @@
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { MACHINE_MS = 1500 };
 #else
-enum { MACHINE_MS = 200 };		/* for a machine that does more */
+enum { MACHINE_MS = 500 };		/* for a machine that does more */
 #endif
 /* And for a virtual one, where RDMA devices are to be had. */
 #define SLACK_MS (MACHINE_MS + (getenv("MC_SETUP") ? 1000 : 0))
