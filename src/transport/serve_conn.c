@@ -307,7 +307,7 @@ static int serve_head(struct serve_conn *c)
 
 static int serve_pieces(struct serve_conn *c)
 {
-	uint32_t size = c->frame.n * sizeof(struct wire_piece);
+	uint32_t size = wire_pieces_size(c->frame.n);
 	enum mc_op op = c->frame.type == WIRE_READ ? MC_READ : MC_WRITE;
 	int r = wire_fill(&c->rx, &c->s, size);
 

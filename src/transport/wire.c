@@ -204,7 +204,9 @@ uint32_t wire_pack(uint8_t *buf, const struct wire_frame *f,
 	memcpy(buf, f, sizeof(*f));
 	for (uint32_t i = 0; i < f->n; i++)
 		w[i] = (struct wire_piece){ p[i].remote, p[i].len, p[i].id };
-	return sizeof(*f) + f->n * sizeof(*w);
+	if (f->n % 2)
+		w[f->n] = (struct wire_piece){ 0 };
+	return sizeof(*f) + wire_pieces_size(f->n);
 }
 
 int wire_unpack(const uint8_t *buf, struct mc_piece *p, uint32_t n,

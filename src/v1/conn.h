@@ -12,6 +12,7 @@
 enum {
 	V1_OUT = 2048,			/* statuses that are sent together */
 	V1_HEAD = 24,
+	V1_STATUS = 8,
 };
 
 enum v1_state {
@@ -58,6 +59,9 @@ int v1data_step(struct v1_conn *c);
 int v1ctl_step(struct v1_conn *c);
 
 struct mc_host *v1serve_host(const struct v1_conn *c);
+
+/* Lay out the status of what went well at @out: V1_STATUS bytes. */
+void v1data_ok(uint8_t *out);
 
 /* What was read has been sent. */
 void v1data_sent(struct v1_conn *c);

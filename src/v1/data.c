@@ -24,12 +24,22 @@ enum {
 	V1DATA_REJECTED = 1,
 };
 
-static void v1data_status(struct v1_conn *c, uint32_t code)
+static void v1data_put_status(uint8_t *out, uint32_t code)
 {
 	uint64_t status = htole64(0x4d43545600000000u | code);
 
-	memcpy(c->out + c->out_len, &status, sizeof(status));
-	c->out_len += sizeof(status);
+	memcpy(out, &status, V1_STATUS);
+}
+
+static void v1data_status(struct v1_conn *c, uint32_t code)
+{
+	v1data_put_status(c->out + c->out_len, code);
+	c->out_len += V1_STATUS;
+}
+
+void v1data_ok(uint8_t *out)
+{
+	v1data_put_status(out, V1DATA_OK);
 }
 
 /* A client of version 2 hears why, if it reads: hanging up while its bytes

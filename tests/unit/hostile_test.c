@@ -232,7 +232,7 @@ static void slow_reader(struct pair *p, const void *frame, size_t len,
 
 static void test_slow_reader(void **state)
 {
-	struct { struct wire_frame f; struct wire_piece p; } read;
+	struct { struct wire_frame f; struct wire_piece p, none; } read;
 	struct { struct wire_frame f; uint64_t since; } describe;
 	struct mc_buffer_info b;
 	struct pair p;
@@ -409,6 +409,7 @@ struct bad {
 static void try_bad(const struct bad *b, const char *addr)
 {
 	static uint8_t junk[70000];
+	struct wire_piece pieces[2] = { b->p };
 	struct wire_frame reply = { 0 };
 	struct wire_welcome w;
 	struct mc_stream s;
@@ -418,7 +419,8 @@ static void try_bad(const struct bad *b, const char *addr)
 	greet(addr, &s, &w);
 	r = mc_stream_write_full(&s, &b->f, sizeof(b->f), in_ms(2000));
 	if (!r)
-		r = mc_stream_write_full(&s, &b->p, sizeof(b->p), in_ms(2000));
+		r = mc_stream_write_full(&s, pieces, sizeof(pieces),
+					 in_ms(2000));
 	/* It may have hung up already. */
 	if (!r)
 		r = mc_stream_write_full(&s, junk, sizeof(junk), in_ms(2000));
