@@ -43,6 +43,7 @@ UNIT_LIB := $(filter-out %_test.c,$(wildcard tests/unit/*.c))
 UNIT := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/*_test.c))
 PROGS := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+STUB = $(B)/tests/bench/stub/libibverbs.so.1
 SO = libmooncake.so.$(ABI)
 SERVER_OBJ = $(SERVER_SRC:%.c=$(B)/%.o)
 TE_SO = libtransfer_engine.so
@@ -52,7 +53,7 @@ all: $(B)/mooncake	## the command (default); VARIANT=debug, asan or tsan too
 lib: $(B)/libmooncake.a $(B)/$(SO) $(B)/$(TE_SO)	## libraries, static and shared
 dist: dist/mooncake.h	## the single-file edition, dist/mooncake.h
 wheel: $(B)/wheel/files	## the Python package, build/wheel/*.whl
-tests: $(UNIT) $(PROGS)	## the C test programs, not run
+tests: $(UNIT) $(PROGS) $(STUB)	## the C test programs, not run
 replay: $(FUZZ:%=$(B)/tests/fuzz/%)	## fuzz targets that replay a corpus
 
 $(B)/mooncake: $(CMD_OBJ) $(LIB_OBJ)
@@ -104,6 +105,9 @@ $(B)/tests/%: tests/%.c $(UNIT_LIB) $(B)/libmooncake.a Makefile
 	$(Q)mkdir -p $(@D) && $(LINK) $(CPPFLAGS_ALL) -MMD -MP -MF $@.d -o $@ $< \
 		$(if $(findstring unit,$@),$(UNIT_LIB)) $(B)/libmooncake.a \
 		-lcmocka $(LIB_LIBS) -lm
+$(STUB): tests/bench/stub/ibverbs.c
+	$(call say,TEST,$@)
+	$(Q)mkdir -p $(@D) && $(LINK) -fvisibility=default -shared -o $@ $<
 $(B)/tests/fuzz/%: tests/fuzz/%.c tests/fuzz/replay.h $(B)/libmooncake.a
 	$(call say,TEST,$@)
 	$(Q)mkdir -p $(@D) && $(LINK) $(CPPFLAGS_ALL) -DFUZZ_REPLAY \
@@ -160,6 +164,9 @@ bench: all tests	## measure against plain sockets, memcpy and others
 	@scripts/deps.sh bench
 	@bad=0; for b in bench sim policies index; do \
 		$(B)/mooncake run tests/bench/$$b.lua || bad=1; done; exit $$bad
+bench-instructions: all $(STUB)	## what a block costs over rdma (callgrind)
+	@scripts/deps.sh bench
+	@$(B)/mooncake run tests/bench/instructions.lua $(dir $(STUB)) $(ARGS)
 bench-p2p: all	## the P2P store over links of a given rate (ARGS='--receivers 8')
 	@scripts/deps.sh bench
 	$(B)/mooncake run tests/bench/p2p.lua $(ARGS)
@@ -186,7 +193,7 @@ clean:	## remove what was built
 help:	## this list
 	@sed -n 's/^\([a-z-]*\):.*	## /  \1	/p' Makefile | expand -t 15
 
-.PHONY: all lib dist wheel tests replay install demo check check-vm bench-vm vllm check-vllm test bench bench-p2p bench-peers paper soak fuzz flags clean help
+.PHONY: all lib dist wheel tests replay install demo check check-vm bench-vm vllm check-vllm test bench bench-instructions bench-p2p bench-peers paper soak fuzz flags clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TE_OBJ:.o=.d) $(UNIT:=.d) $(PROGS:=.d)

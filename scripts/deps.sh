@@ -35,12 +35,14 @@ iperf3: what tcp is measured against
 openssl: certificates for TLS tests
 curl: talks to the registry from outside
 procps: looks at processes in tests
+valgrind: counts instructions
 python3: runs the public Mooncake, which tests talk to
 python3-venv: installs it, apart from the system
 libibverbs1: it does not load without
 python3-numpy: the example of prefill and decode'
 bench_list='
 iperf3: what tcp is measured against
+valgrind: counts instructions
 etcd-server: the registry of the P2P store
 iproute2: hosts and links of a given rate'
 peers_list='
