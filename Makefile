@@ -150,9 +150,9 @@ check:	## all tests in all variants, as the gate runs them
 	@scripts/test.sh check
 test:	## the tests once, in VARIANT
 	@scripts/test.sh $(VARIANT)
-check-vm: all tests	## RDMA, in a virtual machine with soft-RoCE
+check-vm: all tests	## RDMA, in a virtual machine, alone (VARIANT=tsan)
 	@scripts/deps.sh vm
-	@scripts/vm --nics 4 --numa -- tests/vm/check.sh
+	@tests/vm/run.sh $(B)
 vllm: wheel	## an unmodified vLLM with our package, in build/vllm (5 GB)
 	@scripts/deps.sh vllm && scripts/vllm.sh
 check-vllm: vllm	## prefill and decode of that vLLM, in two servers

@@ -65,7 +65,7 @@ python3-venv: installs it, apart from the system'
 
 case $level in
 build) list=$build_list ;;
-test) list=$build_list$test_list ;;
+test) list=$build_list$test_list$vm_list ;;
 bench) list=$build_list$bench_list ;;
 peers) list=$build_list$peers_list ;;
 vm) list=$build_list$vm_list ;;

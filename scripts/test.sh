@@ -160,6 +160,12 @@ shell() {
 	done
 }
 
+# Made once, with the release build: it takes minutes, and some of both CPUs.
+machine() {
+	local limit=1600
+	start "tests/vm: RDMA in a virtual machine" tests/vm/run.sh
+}
+
 one() {
 	case $1 in
 	*.lua|*.t) start "$1" build/mooncake test "$1" ;;
@@ -175,6 +181,7 @@ check() {
 	for v in ${MC_VARIANTS:-release asan tsan}; do
 		variant "$v"
 		build "$v" || continue
+		[ "$v" != release ] || machine
 		[ "$v" != release ] ||
 			start "text: compilers" scripts/check.sh compile
 		unit "$v"

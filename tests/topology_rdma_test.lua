@@ -10,6 +10,9 @@ local mooncake = require "mooncake"
 local test = require "mooncake.test"
 
 local LEN, ROUNDS = 64 * 1024, 40
+-- A device that answered late once is passed over for a while, and a path that could not
+-- be made is not tried again for 5 s: an emulated CPU does that to them now and then.
+local SOON = 15
 
 local function devices()
    local info = ffi.new "struct mc_rdma_info[16]"
@@ -63,11 +66,6 @@ end
 
 -- Which packets grew while bytes went from one memory to the other.
 local function grown(list, s, from, to)
-   -- The first ones find a path to connect.
-   for _ = 1, 10 do
-      assert(s:write(from, to.addr, LEN))
-      mooncake.sleep(20)
-   end
    local was = counts(list)
    for _ = 1, ROUNDS do assert(s:write(from, to.addr, LEN)) end
    local now = counts(list)
@@ -75,10 +73,16 @@ local function grown(list, s, from, to)
    return now
 end
 
-local function expect_more(n, much, little, what)
-   if n[much] <= 9 * n[little] then
-      error(("%s: %s"):format(what, table.concat(n, ", ")), 2)
-   end
+-- Before long nearly all goes by the devices that @wanted names, { much, little } each.
+local function expect_soon(list, s, from, to, wanted, what)
+   local deadline, n, all = mooncake.now() + SOON
+   repeat
+      n, all = grown(list, s, from, to), true
+      for _, w in ipairs(wanted) do all = all and n[w[1]] > 9 * n[w[2]] end
+      if all then return end
+      mooncake.sleep(20)
+   until mooncake.now() > deadline
+   error(("%s: %s"):format(what, table.concat(n, ", ")), 2)
 end
 
 local tests = {}
@@ -94,10 +98,9 @@ function tests.both_ends_use_the_device_near_their_memory()
    test.eq(assert(s:topology())["cpu:1"][1][1], list[4])
    for from = 0, 1 do
       for to = 0, 1 do
-         local n = grown(list, s, here[from], there[to])
-         local what = ("cpu:%d to cpu:%d"):format(from, to)
-         expect_more(n, 1 + from, 2 - from, what)
-         expect_more(n, 3 + to, 4 - to, what)
+         expect_soon(list, s, here[from], there[to],
+                     { { 1 + from, 2 - from }, { 3 + to, 4 - to } },
+                     ("cpu:%d to cpu:%d"):format(from, to))
       end
    end
 end
@@ -109,8 +112,8 @@ function tests.one_device_reaches_both()
    local here = memory(near, 1, "local")
    local s = assert(near:segment(far:addr(), 10000))
    for _, node in ipairs { 1, 0, 1 } do
-      local n = grown(list, s, here, memory(far, node, "rw"))
-      expect_more(n, 3 + node, 4 - node, "to cpu:" .. node)
+      expect_soon(list, s, here, memory(far, node, "rw"), { { 3 + node, 4 - node } },
+                  "to cpu:" .. node)
    end
    test.eq(near:stats().connections, 2)
 end

@@ -77,7 +77,8 @@ local function main(stub, as_json)
       local ok = not part.bar or n >= LEAST_TRUE and n <= part.bar
       missed = missed or not ok
       if as_json then
-         print(json.encode { what = part.name, instructions = n, bar = part.bar, ok = ok })
+         print(json.encode { what = part.name, instructions = n, bar = part.bar,
+                             ok = ok })
       else
          print(("%-16s %6.0f  %s"):format(part.name, n, not part.bar and "" or
             ("<= %d  %s"):format(part.bar, ok and "ok" or "MISSED")))

@@ -40,7 +40,9 @@ local function says(name, command, ...)
    print(name .. ": " .. text:match "[^\n]*")
 end
 
-local function me(name) return ("build/mooncake run %s %s"):format(arg[0], name) end
+local function me(name)
+   return ("%s run %s %s"):format(require "mooncake.proc".exe(), arg[0], name)
+end
 
 says("wrong GID", "MC_GID_INDEX=77 " .. me "gid", "rxe0", "77", "MC_GID_INDEX")
 says("right GID", "MC_GID_INDEX=1 " .. me "gid", "opened")

@@ -6,6 +6,7 @@
 --   MC_MAX_MR_SIZE=N mooncake run memory.lua DEVICES FAR-DEVICES FAR-CHUNK
 
 local ffi = require "ffi"
+local proc = require "mooncake.proc"
 
 local LEN, GUARD, SLOTS, ROUNDS = 4 * 2 ^ 20 + 777, 12345, 13, 40
 local SPAN = GUARD + LEN + GUARD
@@ -53,7 +54,7 @@ local function chunks(addr, len, size)
 end
 
 local far = assert(mooncake.spawn {
-   "env", "MC_MAX_MR_SIZE=" .. arg[3], "build/mooncake", "run", arg[0], "far", arg[2],
+   "env", "MC_MAX_MR_SIZE=" .. arg[3], proc.exe(), "run", arg[0], "far", arg[2],
    stdin = "pipe", stdout = "pipe",
 })
 local name, base = assert(far:read_line(20000)):match "^(%S+) (%d+)$"

@@ -6,6 +6,7 @@
 --   far.name, far.base, far:kill "KILL"
 
 local mooncake = require "mooncake"
+local proc = require "mooncake.proc"
 
 if arg[1] == "serve" and arg[0]:find "/peer%.lua$" then
    local e = assert(mooncake.open {
@@ -25,7 +26,7 @@ Far.__index = Far
 -- Start it; opts: devices, len, transports ("rdma"), listen (a free port).
 function peer.start(opts)
    local p = assert(mooncake.spawn {
-      "build/mooncake", "run", "tests/vm/peer.lua", "serve", opts.devices,
+      proc.exe(), "run", "tests/vm/peer.lua", "serve", opts.devices,
       opts.transports or "rdma", opts.listen or "127.0.0.1:0", ("%d"):format(opts.len),
       stdin = "pipe", stdout = "pipe",
    })
