@@ -157,9 +157,11 @@ vllm: wheel	## an unmodified vLLM with our package, in build/vllm (5 GB)
 	@scripts/deps.sh vllm && scripts/vllm.sh
 check-vllm: vllm	## prefill and decode of that vLLM, in two servers
 	@build/vllm/venv/bin/python tests/vllm/test.py
-bench-vm: all	## RDMA there, against perftest (TCG: only ratios count)
+bench-vm: all lib	## RDMA there, against others' (emulated: only ratios count)
 	@scripts/deps.sh vm
-	@scripts/vm -- $(B)/mooncake run tests/vm/bench.lua rxe0 rxe1
+	@scripts/deps.sh peers
+	@bad=0; for b in bench bench_public; do scripts/vm --nics 4 --timeout 1800 -- \
+		$(B)/mooncake run tests/vm/$$b.lua $(ARGS) || bad=1; done; exit $$bad
 bench: all tests	## measure against plain sockets, memcpy and others
 	@scripts/deps.sh bench
 	@bad=0; for b in bench sim policies index; do \

@@ -12,7 +12,7 @@ local MiB = 2 ^ 20
 -- In the virtual machine (vm/check.sh) it is done over RDMA, with less.
 local RDMA = os.getenv "PEER_PROTOCOL" == "rdma"
 local MOST = RDMA and 8 * MiB or 256 * MiB
-local TIMEOUT_MS = 30000
+local TIMEOUT_MS = RDMA and 90000 or 30000
 
 local tests = {}
 

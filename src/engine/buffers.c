@@ -63,10 +63,8 @@ static int buffer_insert(struct mc_engine *e, struct buffer *b)
 			      "buffers in its life");
 	}
 	r = mc_ranges_add(&t->by_addr, &b->node, &clash);
-	if (!r) {
+	if (!r)
 		b->info.id = ++t->last_id;
-		b->version = ++t->version;
-	}
 	pthread_rwlock_unlock(&t->lock);
 	if (r == -EEXIST)
 		return mc_err(r, "buffer %#llx+%llu overlaps the registered "
@@ -74,6 +72,14 @@ static int buffer_insert(struct mc_engine *e, struct buffer *b)
 			      (long long)b->node.len, (long long)clash->addr,
 			      (long long)clash->len);
 	return r < 0 ? mc_err(r, "out of memory") : 0;
+}
+
+/* From here on peers are told of it. */
+static void buffer_show(struct mc_engine *e, struct buffer *b)
+{
+	pthread_rwlock_wrlock(&e->buffers.lock);
+	b->version = ++e->buffers.version;
+	pthread_rwlock_unlock(&e->buffers.lock);
 }
 
 static void buffer_remove(struct mc_engine *e, struct buffer *b)
@@ -151,8 +157,6 @@ static int buffer_add(struct mc_engine *e, void *addr, uint64_t len,
 	b->fd = fd;
 	b->mapped = mapped;
 	buffer_locate(e, b, location);
-	/* Not found by anyone before the transports know it: the id is given
-	 * under the lock, so peers may ask, and are told -ESTALE until then. */
 	r = buffer_insert(e, b);
 	if (r < 0) {
 		free(b);
@@ -166,6 +170,7 @@ static int buffer_add(struct mc_engine *e, void *addr, uint64_t len,
 		free(b);
 		return r;
 	}
+	buffer_show(e, b);
 	count(&e->stats.buffers, 1);
 	publish_changed(e);
 	return 0;
@@ -387,7 +392,7 @@ int buffers_shared(struct mc_engine *e, struct mc_buffer_info **out,
 	*out = malloc((t->count + 1) * sizeof(**out));
 	for (uint32_t k = 0; *out && k < t->n; k++)
 		for (uint32_t i = 0; (b = (void *)mc_ranges_in(t, k, i)); i++)
-			if (b->info.access)
+			if (b->version && b->info.access)
 				(*out)[(*n)++] = b->info;
 	pthread_rwlock_unlock(&e->buffers.lock);
 	return *out ? 0 : mc_err(-ENOMEM, "out of memory");

@@ -52,7 +52,8 @@ struct batch;
 struct buffer {
 	struct mc_node node;		/* address, length */
 	struct mc_buffer_info info;
-	uint64_t version;		/* of the table when it came */
+	uint64_t version;		/* of the table when it came; 0: not all
+					 * transports know it yet */
 	uint64_t mapped;		/* of mc_buffer_alloc(): bytes, or 0 */
 	int fd;				/* of that memory; -1 */
 	uint32_t near;			/* rails it uses first: bits */

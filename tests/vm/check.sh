@@ -1,12 +1,12 @@
 #!/bin/bash
 # check.sh - what is tested inside the virtual machine of scripts/vm (run.sh):
-# check.sh BUILD. One line per test with its time, the end of what a failed one
+# check.sh BUILD. One line per test with its time, the ends of what failed ones
 # said, and last "N passed, N failed, N skipped".
 set -u
 build=$1
 passed=0 failed=0
 modprobe sch_netem
-log=$(mktemp)
+log=$(mktemp) fails=$(mktemp)
 
 # run NAME COMMAND...
 run() {
@@ -26,8 +26,10 @@ run() {
 		grep -E ' (ms|s)$|: .* MiB written' "$log" | sed 's/^/    /'
 	else
 		failed=$((failed + 1))
-		echo "failed: $name"
-		tail -n 30 "$log" | cut -c1-200 | sed 's/^/    | /'
+		{
+			echo "failed: $name"
+			tail -n 15 "$log" | cut -c1-200 | sed 's/^/    | /'
+		} >>"$fails"
 	fi
 }
 
@@ -64,5 +66,6 @@ run "the public wheel" env MC_GID_INDEX=1 PEER_PROTOCOL=rdma PEER_DEVICES=rxe2 \
 run "the public wheel, two devices" env MC_GID_INDEX=1 PEER_PROTOCOL=rdma \
 	PEER_DEVICES=rxe2,rxe3 OUR_DEVICES=rxe0,rxe1 \
 	"$build/mooncake" test tests/public_test.lua
+cat "$fails"
 echo "$passed passed, $failed failed, 0 skipped"
 [ $failed = 0 ]
