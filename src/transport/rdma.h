@@ -229,6 +229,8 @@ struct rdma_path {
 	uint64_t posted, done;		/* requests, counted from the first */
 	uint64_t marked;		/* the last that will be heard of */
 	uint64_t unmarked_bytes;	/* posted since */
+	uint64_t bytes;			/* posted in all */
+	uint64_t *upto;			/* with each request: ring, as sent */
 	struct rdma_sent *sent;		/* ring of end.depth, rounded up */
 	uint32_t mask, head, next;
 

@@ -20,6 +20,11 @@
 
 enum {
 	PATH_REAP = 16,			/* completions taken at a time */
+	/* Posted and not heard of: what the fastest port moves in 40 us. More
+	 * would only wait in the device, where no other path can have it; and
+	 * soft-RoCE, which sends from whoever posts, keeps one CPU busy if all
+	 * has been posted, and two if it comes bit by bit. */
+	PATH_FLIGHT = 2 << 20,
 	PATH_LOOKS = 64,		/* in vain, before the channel is
 					 * looked at in any case */
 	PATH_LOOK_NS = 20 * MC_MS,	/* between looks at the device */
@@ -63,6 +68,7 @@ void mc_rdma_path_free(struct rdma_path *p)
 		mc_verbs.dereg_mr(p->answer_mr);
 	free(p->answer);
 	free(p->sent);
+	free(p->upto);
 	pthread_mutex_destroy(&p->base.lock);
 	free(p);
 }
@@ -75,8 +81,9 @@ int mc_rdma_path_memory(struct rdma_path *p)
 		n *= 2;
 	p->mask = n - 1;
 	p->sent = calloc(n, sizeof(*p->sent));
+	p->upto = calloc(n, sizeof(*p->upto));
 	p->answer = aligned_alloc(64, (sizeof(*p->answer) + 63) & ~63ul);
-	if (!p->sent || !p->answer)
+	if (!p->sent || !p->upto || !p->answer)
 		return mc_err(-ENOMEM, "out of memory");
 	memset(p->answer, 0, sizeof(*p->answer));
 	p->answer_mr = mc_verbs.reg_mr_iova2(p->dev->pd, p->answer,
@@ -177,6 +184,7 @@ static void path_read_keys(struct rdma_path *p, void *to, uint32_t len,
 	};
 	int r = ibv_post_send(p->end.qp, &wr, &bad);
 
+	p->upto[p->posted & p->mask] = p->bytes;
 	p->marked = p->posted;
 	path_sent(p, NULL, p->posted, 0);
 	if (!r)
@@ -341,6 +349,8 @@ static void path_mark(struct rdma_path *p, struct ibv_send_wr *wr,
 	bool last = p->piece == p->waiting->n;
 
 	wr->wr_id = ++p->posted;
+	p->bytes += len;
+	p->upto[p->posted & p->mask] = p->bytes;
 	wr->opcode = p->waiting->op == MC_READ ? IBV_WR_RDMA_READ :
 		     IBV_WR_RDMA_WRITE;
 	wr->send_flags = 0;
@@ -355,13 +365,19 @@ static void path_mark(struct rdma_path *p, struct ibv_send_wr *wr,
 		wr->send_flags |= IBV_SEND_INLINE;
 }
 
+static bool path_has_room(const struct rdma_path *p)
+{
+	return !path_ring_full(p) &&
+	       p->bytes - p->upto[p->done & p->mask] < PATH_FLIGHT;
+}
+
 /* Lay out what comes next: how many requests. */
 static int path_chain(struct rdma_path *p, struct rdma_chunk *want)
 {
 	uint64_t room = p->end.depth - (p->posted - p->done);
 	int n = 0, max = mc_min(room, (uint64_t)RDMA_CHAIN);
 
-	while (p->waiting && n < max && !path_ring_full(p)) {
+	while (p->waiting && n < max && path_has_room(p)) {
 		struct ibv_send_wr *wr = &p->wr[n];
 		const struct mc_piece *m = &p->waiting->pieces[p->piece];
 		struct rdma_chunk c = mc_rdma_chunk(p->chunk_bits, m->id,
@@ -649,6 +665,7 @@ void mc_rdma_disconnect(struct mc_path *base)
 	if (!*p->rdma->alive) {
 		free(p->answer);
 		free(p->sent);
+		free(p->upto);
 		free(p);
 		return;
 	}
