@@ -4,9 +4,12 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 build=${1:-build}
+# Sanitizers remember much.
+mem=1536
+[ "$build" = build ] || mem=4096
 renice -n 5 $$ >/dev/null
 status=0
-scripts/vm --nics 4 --numa --timeout 1500 -- tests/vm/check.sh "$build" ||
+scripts/vm --nics 4 --numa --mem $mem --timeout 1500 -- tests/vm/check.sh "$build" ||
 	status=$?
 [ $status != 77 ] || exit 77
 tests/vm/lan.sh "$build" || status=1
