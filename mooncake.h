@@ -328,7 +328,9 @@ struct mc_notify {
 	const void *msg;		/* free it with mc_notify_free() */
 };
 
-/* Send @name and @msg to the engine of a segment; returns when it has them. */
+/* Send @name and @msg to the engine of a segment; returns when it has them. It
+ * goes as a message by a rail that carries them (rdma, up to 4 KiB with the
+ * name), else over the control connection; once, whatever fails meanwhile. */
 int mc_notify_send(struct mc_engine *e, int segment, const char *name,
 		   const void *msg, uint32_t len, int timeout_ms);
 
@@ -356,6 +358,7 @@ struct mc_rail_info {
 	int segment;
 	uint64_t bytes_read, bytes_written;
 	uint64_t slices, errors, local_errors, connects;
+	uint64_t notes;			/* notifications that went by it */
 	uint64_t inflight;		/* bytes posted and not yet ended */
 	double bw;			/* bytes per second, moving average */
 	double latency_us;		/* of a slice, moving average */

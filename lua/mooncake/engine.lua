@@ -215,7 +215,7 @@ local function rail(i)
       local_dev = ffi.string(i.local_dev), remote_dev = ffi.string(i.remote_dev),
       state = RAIL_STATE[tonumber(i.state)], segment = i.segment,
       bytes_read = tonumber(i.bytes_read), bytes_written = tonumber(i.bytes_written),
-      slices = tonumber(i.slices), errors = tonumber(i.errors),
+      slices = tonumber(i.slices), notes = tonumber(i.notes), errors = tonumber(i.errors),
       local_errors = tonumber(i.local_errors), connects = tonumber(i.connects),
       inflight = tonumber(i.inflight), bw = i.bw, latency_us = i.latency_us,
       hist = hist, why = ffi.string(i.why),

@@ -91,10 +91,9 @@ static void batch_reset(struct batch *b)
 	b->state = MC_PENDING;
 	b->deadline_ns = b->quiesce_ns = 0;
 	b->canceled = b->async = b->freed = b->listed = false;
-	b->weighted = b->workers_only = b->notify_due = false;
-	b->notify_peer = NULL;
-	free(b->notify_msg);
-	b->notify_msg = NULL;
+	b->weighted = b->workers_only = b->note_due = false;
+	free(b->note);
+	b->note = NULL;
 }
 
 /* The last who knows it gives it back. */
@@ -204,8 +203,7 @@ static void batch_complete(struct batch *b)
 	batch_put(b);
 }
 
-/* Each run of slices to one peer counts as a batch of it, and so does the
- * notification: the peer stays. */
+/* Each run of slices to one peer counts as a batch of it: the peer stays. */
 void batch_peers(struct batch *b, int by)
 {
 	struct peer *last = NULL;
@@ -216,9 +214,6 @@ void batch_peers(struct batch *b, int by)
 			__atomic_add_fetch(&last->batches, by,
 					   __ATOMIC_ACQ_REL);
 		}
-	if (b->notify_peer)
-		__atomic_add_fetch(&b->notify_peer->batches, by,
-				   __ATOMIC_ACQ_REL);
 }
 
 static void batch_tasks(struct batch *b, int by)
@@ -269,61 +264,90 @@ static void batch_end(struct batch *b)
 		batch_complete(b);
 }
 
-/* Its requests are done, and yet it failed: the message says why. */
-static void batch_fail(struct batch *b, int err, const char *what)
+/* ---- notifications -------------------------------------------------- */
+
+static struct slice *batch_note_of(struct batch *b)
 {
-	pthread_mutex_lock(&b->lock);
-	b->err = err;
-	snprintf(b->why, sizeof(b->why), "%s: %.200s", what, mc_errmsg());
-	pthread_mutex_unlock(&b->lock);
+	return &b->slices[b->n_slices - 1];
 }
 
-void batch_notify(struct batch *b)
+/* The requests are done, and yet the batch failed. */
+static void batch_note_failed(struct batch *b, int err, const char *why)
 {
-	struct wire_call c = { .kind = WIRE_NOTIFY, .msg = b->notify_msg,
-			       .len = b->notify_len, .stop = &b->expired };
+	const char *name = batch_note_of(b)->peer->at.name;
+	bool named = strstr(why, name);
+
+	pthread_mutex_lock(&b->lock);
+	b->err = batch_expired(b) ? batch_expired(b) : err;
+	snprintf(b->why, sizeof(b->why), "notification: %.60s%s%.150s",
+		 named ? "" : name, named ? "" : ": ", why);
+	pthread_mutex_unlock(&b->lock);
+	batch_end(b);
+}
+
+/* Over the control connection. */
+void batch_note(struct batch *b)
+{
+	struct slice *s = batch_note_of(b);
+	struct wire_call c = { .kind = WIRE_NOTIFY, .msg = s->s.note,
+			       .len = s->s.len, .stop = &b->expired };
 	uint64_t now = mc_clock_ns();
 	uint64_t deadline = b->deadline_ns ? b->deadline_ns :
 			    now + ENGINE_QUIET_MS * (uint64_t)MC_MS;
 	int r;
 
 	deadline = mc_min(deadline, now + 3600ull * 1000 * MC_MS);
-	r = peer_call(b->notify_peer, &c, false, deadline);
+	r = peer_call(s->peer, &c, false, deadline);
 	wire_call_free(&c);
 	if (r < 0)
-		batch_fail(b, r == -ECANCELED ? batch_expired(b) : r,
-			   "notification");
-	batch_end(b);
+		batch_note_failed(b, r, mc_errmsg());
+	else
+		batch_end(b);
 }
 
-static void batch_notify_task(void *arg)
+static void batch_note_task(void *arg)
 {
-	batch_notify(arg);
+	batch_note(arg);
 }
 
-/* Its last slice has an outcome. */
-static void batch_drained(struct batch *b)
+/* By a thread that may block. */
+static void batch_note_soon(struct batch *b)
 {
 	int r;
 
-	if (!b->notify_peer || b->err) {
-		batch_end(b);
-		return;
-	}
 	if (b->async) {
-		r = mc_tasks_run(&b->e->slow, batch_notify_task, b);
+		r = mc_tasks_run(&b->e->slow, batch_note_task, b);
 		/* Once it runs, the batch may be gone. */
-		if (r < 0) {
-			batch_fail(b, r, "notification");
-			batch_end(b);
-		}
+		if (r < 0)
+			batch_note_failed(b, r, mc_errmsg());
 		return;
 	}
 	/* The waiting thread does it: it has nothing better to do. */
 	pthread_mutex_lock(&b->lock);
-	__atomic_store_n(&b->notify_due, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&b->note_due, true, __ATOMIC_RELEASE);
 	batch_wake(b);
 	pthread_mutex_unlock(&b->lock);
+}
+
+/* It has an outcome on its rail. If the peer does not have it, it goes over the
+ * control connection. */
+static void batch_noted(struct batch *b, int err, const char *why)
+{
+	if (!err)
+		batch_end(b);
+	else if (err == -EAGAIN && !batch_expired(b))
+		batch_note_soon(b);
+	else
+		batch_note_failed(b, err, why);
+}
+
+/* Its last slice, but for the notification, has an outcome. */
+static void batch_drained(struct batch *b)
+{
+	if (!b->note || b->err)
+		batch_end(b);
+	else if (!spray_note(batch_note_of(b)))
+		batch_note_soon(b);
 }
 
 /* ---- outcomes of slices --------------------------------------------- */
@@ -406,6 +430,10 @@ void slice_end(struct slice *s, int err, const char *why)
 	char text[MC_WHY_MAX];
 	bool drained;
 
+	if (s->s.op == MC_NOTE) {
+		batch_noted(b, err, why);
+		return;
+	}
 	if (err && slice_may_retry(s, err)) {
 		if (s->on)
 			s->tried |= 1u << s->on->rail->index;
@@ -452,23 +480,24 @@ static void batch_activate(struct batch *b)
 
 void batch_start(struct batch *b, bool async)
 {
+	uint32_t n = b->n_slices - !!b->note;
 	struct peer *last = NULL;
 
 	b->async = async;
-	b->left = b->n_slices;
+	b->left = n;
 	count(&b->e->stats.batches, 1);
 	count(&b->e->stats.requests, b->n_reqs);
 	if (async)
 		batch_activate(b);
-	if (!b->n_slices) {
+	if (!n) {
 		batch_drained(b);
 		return;
 	}
 	/* By the last slice it may have ended, and its peers with it. */
 	batch_enter(b);
-	for (uint32_t i = 0; i < b->n_slices; i++)
+	for (uint32_t i = 0; i < n; i++)
 		slice_requeue(&b->slices[i]);
-	for (uint32_t i = 0; i < b->n_slices; i++)
+	for (uint32_t i = 0; i < n; i++)
 		if (b->slices[i].peer != last) {
 			last = b->slices[i].peer;
 			spray_pump(last, async ? NULL : b);

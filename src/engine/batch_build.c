@@ -67,7 +67,7 @@ static int batch_hold(struct batch *b, struct buffer *buf)
 static int batch_slice(struct batch *b, struct split *s, uint64_t max_len,
 		       uint32_t len)
 {
-	enum mc_op op = s->reqs[s->i].op;
+	int op = s->reqs[s->i].op;
 	struct slice *last = b->n_slices ? &b->slices[b->n_slices - 1] : NULL;
 	int r;
 
@@ -174,13 +174,58 @@ int batch_build(struct batch *b, const struct mc_req *reqs, int n)
 	return 0;
 }
 
+/* The slice that is the notification, which comes after all others. */
+static int batch_note_slice(struct batch *b, struct peer *p, uint32_t len)
+{
+	struct slice *s;
+	int r = batch_grow(&b->slices, &b->cap_slices, b->n_slices + 1,
+			   sizeof(*b->slices));
+
+	if (r < 0)
+		return r;
+	if (!b->n_slices || b->slices[b->n_slices - 1].peer != p)
+		__atomic_add_fetch(&p->batches, 1, __ATOMIC_ACQ_REL);
+	s = &b->slices[b->n_slices++];
+	*s = (struct slice){
+		.s = { .op = MC_NOTE, .len = len, .note = b->note },
+		.batch = b, .peer = p, .place = -1,
+	};
+	batch_point(b);
+	return 0;
+}
+
+static int batch_add_note(struct batch *b, const struct mc_batch_opts *o)
+{
+	struct peer *p = peer_use(b->e, o->notify_segment);
+	uint32_t n = strlen(o->notify_name) + 1;
+	int r = 0;
+
+	if (!p)
+		return mc_err(-EINVAL, "notification: no segment %d is open",
+			      o->notify_segment);
+	if (n > MC_NAME_MAX || o->notify_len > MC_NOTIFY_MAX)
+		r = mc_err(-EMSGSIZE, "a notification has a name below %d "
+			   "and a message of up to %d bytes", MC_NAME_MAX,
+			   MC_NOTIFY_MAX);
+	if (!r) {
+		b->note = malloc(n + o->notify_len);
+		r = b->note ? 0 : mc_err(-ENOMEM, "out of memory");
+	}
+	if (!r) {
+		memcpy(b->note, o->notify_name, n);
+		if (o->notify_len)
+			memcpy(b->note + n, o->notify_msg, o->notify_len);
+		r = batch_note_slice(b, p, n + o->notify_len);
+	}
+	peer_drop(p);
+	return r;
+}
+
 int batch_options(struct batch *b, const struct mc_batch_opts *o)
 {
 	int timeout = o && o->timeout_ms ? o->timeout_ms :
 		      b->e->opts.timeout_ms;
 	struct mc_engine *e = b->e;
-	struct peer *p;
-	uint32_t n;
 
 	b->progress_ns = mc_clock_ns();
 	b->deadline_ns = timeout > 0 ? b->progress_ns +
@@ -192,27 +237,5 @@ int batch_options(struct batch *b, const struct mc_batch_opts *o)
 	b->weighted = o->weights;
 	for (int i = 0; o->weights && i < e->n_tr; i++)
 		b->weights[e->tr[i].id] = o->weights[e->tr[i].id];
-	if (!o->notify_name)
-		return 0;
-	n = strlen(o->notify_name) + 1;
-	p = peer_use(e, o->notify_segment);
-	if (p)
-		__atomic_add_fetch(&p->batches, 1, __ATOMIC_ACQ_REL);
-	peer_drop(p);
-	b->notify_peer = p;
-	if (!p)
-		return mc_err(-EINVAL, "notification: no segment %d is open",
-			      o->notify_segment);
-	if (n > MC_NAME_MAX || o->notify_len > MC_NOTIFY_MAX)
-		return mc_err(-EMSGSIZE, "a notification has a name below %d "
-			      "and a message of up to %d bytes", MC_NAME_MAX,
-			      MC_NOTIFY_MAX);
-	b->notify_len = n + o->notify_len;
-	b->notify_msg = malloc(b->notify_len);
-	if (!b->notify_msg)
-		return mc_err(-ENOMEM, "out of memory");
-	memcpy(b->notify_msg, o->notify_name, n);
-	if (o->notify_len)
-		memcpy(b->notify_msg + n, o->notify_msg, o->notify_len);
-	return 0;
+	return o->notify_name ? batch_add_note(b, o) : 0;
 }

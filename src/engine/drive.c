@@ -38,6 +38,10 @@ static void drive_sample(struct epath *ep, struct slice *s, uint64_t now)
 	__atomic_sub_fetch(&r->inflight, s->s.len, __ATOMIC_RELAXED);
 	if (s->s.err)
 		return;
+	if (s->s.op == MC_NOTE) {
+		count(&r->notes, 1);
+		return;
+	}
 	rail_sample(r, s->s.op, s->s.len, now - s->s.posted_ns);
 	if (s->s.len < 64 << 10 || now <= from)
 		return;
@@ -51,18 +55,20 @@ static void drive_sample(struct epath *ep, struct slice *s, uint64_t now)
 }
 
 /* Nothing has moved for too long with something in flight; or what was posted
- * later has long ended, so that this one is lost. Under the path's lock. */
+ * later has long ended, so that this one is lost. A thread of the peer's may
+ * take its time. Under the path's lock. */
 static const char *drive_stalled(struct epath *ep, uint64_t now)
 {
 	const uint64_t stall = ENGINE_STALL_MS * (uint64_t)MC_MS;
-	struct slice *oldest = ep->inflight;
+	struct slice *oldest = NULL;
 
+	for (struct slice *s = ep->inflight; s; s = s->next)
+		if (!s->s.there)
+			oldest = s;
 	if (!oldest)
 		return NULL;
-	if (now > ep->seen_ns + stall)
+	if (now > mc_max(ep->seen_ns, oldest->s.posted_ns) + stall)
 		return "nothing moved: the peer is frozen or unreachable";
-	while (oldest->next)
-		oldest = oldest->next;
 	if (oldest->s.posted_ns + stall < ep->done_posted_ns)
 		return "a slice was lost";
 	return NULL;

@@ -6,6 +6,7 @@
 #include "../topology/topology.h"
 #include "../transport/fault.h"
 
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -382,6 +383,13 @@ int mc_open(struct mc_engine **out, const struct mc_options *opts)
 	}
 	*out = e;
 	return 0;
+}
+
+int mc_host_watch(struct mc_host *h, struct mc_event *ev)
+{
+	struct mc_engine *e = (void *)h;
+
+	return mc_loop_add(&e->loops[ev->fd % e->n_loops], ev, EPOLLIN);
 }
 
 /* ---- closing -------------------------------------------------------- */

@@ -191,7 +191,8 @@ struct rail {
 	uint64_t retry_ns, backoff_ns;
 	char why[MC_WHY_MAX];
 	/* Live figures: atomic, relaxed. */
-	uint64_t bytes[2], slices, errors, local_errors, connects, inflight;
+	uint64_t bytes[2], slices, notes, errors, local_errors, connects;
+	uint64_t inflight;
 	uint64_t bw, latency_ns;	/* moving averages */
 	uint64_t hist[MC_HIST_BUCKETS];
 };
@@ -278,10 +279,9 @@ struct batch {
 	struct waiter *waiters;
 	struct batch *prev, *next;	/* active, then completed */
 	bool listed;			/* among the completed */
-	struct peer *notify_peer;
-	char *notify_msg;
-	uint32_t notify_len;
-	bool notify_due;		/* all bytes are there: tell it */
+	char *note;			/* the last slice is a notification:
+					 * name, zero, message; or NULL */
+	bool note_due;			/* who waits is to send it; atomic */
 	double weights[ENGINE_TRANSPORTS];
 	bool weighted, workers_only;
 };
@@ -341,12 +341,15 @@ static inline bool batch_ended(struct batch *b)
 void slice_end(struct slice *s, int err, const char *why);
 void slice_requeue(struct slice *s);
 int slice_refresh(struct slice *s);
-void batch_notify(struct batch *b);
+void batch_note(struct batch *b);
 void batch_wake(struct batch *b);
 uint64_t batch_id(const struct batch *b);
 
 /* Give pending slices to rails (spray.c). @self: who drives its paths. */
 void spray_pump(struct peer *p, struct batch *self);
+
+/* Send a notification by a rail: false if there is none that takes it. */
+bool spray_note(struct slice *s);
 
 /* Take what a path has finished; true if it had anything (drive.c). @events are
  * what to sleep on: who asks leads, and comes next where another thread is at
@@ -389,9 +392,6 @@ struct serving {
 void serving_init(struct mc_engine *e);
 void serving_fini(struct mc_engine *e);
 
-/* A notification to be taken: @msg is name, zero, message. */
-int serve_note(struct mc_engine *e, const char *from, const char *msg,
-	       uint32_t len);
 void engine_signal(struct mc_engine *e);
 void engine_unsignal(struct mc_engine *e);
 

@@ -52,7 +52,7 @@ static void forked_batch(struct batch *b)
 	free(b->piece_req);
 	free(b->slices);
 	free(b->held);
-	free(b->notify_msg);
+	free(b->note);
 	free(b);
 }
 

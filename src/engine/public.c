@@ -189,22 +189,6 @@ bool mc_host_stranger(struct mc_host *h, int fd, const void *first, uint32_t n)
 	return true;
 }
 
-int mc_host_notified(struct mc_host *h, const char *from, const char *name,
-		     const void *msg, uint32_t len)
-{
-	uint32_t n = strlen(name) + 1;
-	char *both = malloc(n + len + 1);
-	int r;
-
-	if (!both)
-		return mc_err(-ENOMEM, "out of memory");
-	memcpy(both, name, n);
-	memcpy(both + n, msg, len);
-	r = serve_note((void *)h, from, both, n + len);
-	free(both);
-	return r;
-}
-
 /* ---- what others say of themselves ----------------------------------- */
 
 /* Of a peer: its descriptor, and where its handshake port is. */

@@ -137,8 +137,10 @@ static void path_end(struct epath *ep, uint64_t fence_ms)
 		lost = s->next;
 		__atomic_sub_fetch(&ep->rail->inflight, s->s.len,
 				   __ATOMIC_RELAXED);
-		if (__atomic_load_n(&ep->innocent, __ATOMIC_ACQUIRE) &&
-		    !batch_expired(s->batch))
+		if (s->s.op == MC_NOTE)
+			slice_end(s, s->s.err, why);
+		else if (__atomic_load_n(&ep->innocent, __ATOMIC_ACQUIRE) &&
+			 !batch_expired(s->batch))
 			slice_requeue(s);
 		else
 			slice_end(s, -ECONNRESET, why);
@@ -553,6 +555,7 @@ static void rail_info(struct rail *r, struct mc_rail_info *out)
 		.bytes_read = rail_figure(&r->bytes[MC_READ]),
 		.bytes_written = rail_figure(&r->bytes[MC_WRITE]),
 		.slices = rail_figure(&r->slices),
+		.notes = rail_figure(&r->notes),
 		.errors = rail_figure(&r->errors),
 		.local_errors = rail_figure(&r->local_errors),
 		.connects = rail_figure(&r->connects),

@@ -148,38 +148,39 @@ static void serve_handshake(struct mc_engine *e, uint64_t conn, uint64_t id,
 
 /* ---- notifications -------------------------------------------------- */
 
-static struct note *note_new(const char *from, const char *msg, uint32_t len)
+static struct note *note_new(const char *from, const char *name,
+			     const void *msg, uint32_t len)
 {
-	uint32_t n = strnlen(msg, len) + 1;
 	struct note *note = NULL;
 	char *copy;
 
-	if (n > len || n > MC_NAME_MAX || len - n > MC_NOTIFY_MAX) {
+	if (strlen(name) >= MC_NAME_MAX || len > MC_NOTIFY_MAX) {
 		mc_err(-EPROTO, "malformed notification");
 		return NULL;
 	}
 	note = calloc(1, sizeof(*note));
-	copy = malloc(len - n + 1);
+	copy = malloc(len + 1);
 	if (!note || !copy) {
 		free(note);
 		free(copy);
 		mc_err(-ENOMEM, "out of memory");
 		return NULL;
 	}
-	memcpy(copy, msg + n, len - n);
-	copy[len - n] = 0;
+	memcpy(copy, msg, len);
+	copy[len] = 0;
 	mc_copy(note->n.from, from);
-	mc_copy(note->n.name, msg);
-	note->n.len = len - n;
+	mc_copy(note->n.name, name);
+	note->n.len = len;
 	note->n.msg = copy;
 	return note;
 }
 
-int serve_note(struct mc_engine *e, const char *from, const char *msg,
-	       uint32_t len)
+int mc_host_notified(struct mc_host *h, const char *from, const char *name,
+		     const void *msg, uint32_t len)
 {
+	struct mc_engine *e = (void *)h;
 	struct serving *s = &e->serving;
-	struct note *note = note_new(from, msg, len);
+	struct note *note = note_new(from, name, msg, len);
 	bool full;
 
 	if (!note)
@@ -205,7 +206,9 @@ int serve_note(struct mc_engine *e, const char *from, const char *msg,
 static void serve_notify(struct mc_engine *e, uint64_t conn, uint64_t id,
 			 const char *from, const char *msg, uint32_t len)
 {
-	int r = serve_note(e, from, msg, len);
+	uint32_t n = strnlen(msg, len) + 1;
+	int r = n > len ? mc_err(-EPROTO, "malformed notification") :
+		mc_host_notified((void *)e, from, msg, msg + n, len - n);
 
 	if (r < 0)
 		serve_refuse_control(e, conn, id, r);

@@ -315,8 +315,9 @@ static bool path_is_dead(struct epath *ep)
 	return dead;
 }
 
-/* Under no lock; the caller has a reference to the path. */
-static void spray_post(struct slice *s, struct batch *self)
+/* Under no lock; the caller has a reference to the path. False: the path has
+ * failed, and has not taken it. */
+static bool spray_post(struct slice *s, struct batch *self)
 {
 	struct epath *ep = s->on;
 	struct mc_slice *one = &s->s;
@@ -327,8 +328,7 @@ static void spray_post(struct slice *s, struct batch *self)
 	if (path_is_dead(ep)) {
 		__atomic_sub_fetch(&ep->rail->inflight, s->s.len,
 				   __ATOMIC_RELAXED);
-		slice_requeue(s);
-		return;
+		return false;
 	}
 	pthread_mutex_lock(&ep->p->lock);
 	taken = !ep->p->err && !ep->gone;
@@ -350,12 +350,71 @@ static void spray_post(struct slice *s, struct batch *self)
 		__atomic_sub_fetch(&ep->rail->inflight, s->s.len,
 				   __ATOMIC_RELAXED);
 		path_fail(ep, "the connection was lost");
-		slice_requeue(s);
 	} else if (async) {
 		drive_arm(ep);
 	} else if (b != self) {
 		spray_wake(b);
 	}
+	return taken;
+}
+
+/* Under the peer's lock: the path that notifications go by, or NULL. */
+static struct epath *spray_note_path(struct peer *p)
+{
+	struct epath *best = NULL;
+
+	for (int i = 0; i < p->n_rails; i++) {
+		struct rail *r = p->rails[i];
+
+		if (r->state != MC_RAIL_UP || !r->n_paths ||
+		    !r->paths[0]->p->notes)
+			continue;
+		if (!best || __atomic_load_n(&r->latency_ns, __ATOMIC_RELAXED) <
+		    __atomic_load_n(&best->rail->latency_ns, __ATOMIC_RELAXED))
+			best = r->paths[0];
+	}
+	return best;
+}
+
+/* Those set aside whose time has come. */
+static void spray_want_again(struct peer *p)
+{
+	uint64_t now = mc_clock_ns();
+
+	for (int i = 0; i < p->n_rails; i++)
+		if (p->rails[i]->state == MC_RAIL_QUARANTINED &&
+		    rail_wanted(p->rails[i], now))
+			rail_connect(p->rails[i], -1);
+}
+
+bool spray_note(struct slice *s)
+{
+	struct peer *p = s->peer;
+	bool taken = false;
+	struct epath *ep;
+
+	if (s->s.len > MC_NOTE_MAX)
+		return false;
+	pthread_mutex_lock(&p->lock);
+	/* Once it is posted, its batch may end, which keeps the peer. */
+	__atomic_add_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
+	ep = spray_note_path(p);
+	if (ep)
+		ep->refs++;
+	else
+		spray_want_again(p);
+	pthread_mutex_unlock(&p->lock);
+	if (ep) {
+		s->on = ep;
+		s->s.err = -EAGAIN;
+		s->s.there = false;
+		__atomic_add_fetch(&ep->rail->inflight, s->s.len,
+				   __ATOMIC_RELAXED);
+		taken = spray_post(s, NULL);
+		path_put(ep);
+	}
+	__atomic_sub_fetch(&p->tasks, 1, __ATOMIC_ACQ_REL);
+	return taken;
 }
 
 /* ---- the pump ------------------------------------------------------- */
@@ -527,7 +586,8 @@ void spray_pump(struct peer *p, struct batch *self)
 			spray_post_copy(s, self);
 			continue;
 		}
-		spray_post(s, self);
+		if (!spray_post(s, self))
+			slice_requeue(s);
 		path_put(ep);
 	}
 }

@@ -182,9 +182,9 @@ static void wait_bury(struct batch *b, struct waiter *w)
 
 static bool wait_due(struct batch *b)
 {
-	if (!__atomic_exchange_n(&b->notify_due, false, __ATOMIC_ACQ_REL))
+	if (!__atomic_exchange_n(&b->note_due, false, __ATOMIC_ACQ_REL))
 		return false;
-	batch_notify(b);
+	batch_note(b);
 	return true;
 }
 
@@ -255,7 +255,7 @@ static uint64_t wait_round(struct batch *b, struct waiter *w,
 	} while (!moved && spin && !batch_ended(b) &&
 		 mc_clock_ns() - start < spin);
 	if (!moved && !batch_ended(b) &&
-	    !__atomic_load_n(&b->notify_due, __ATOMIC_ACQUIRE))
+	    !__atomic_load_n(&b->note_due, __ATOMIC_ACQUIRE))
 		wait_sleep(b, w, events, until_ns);
 	now = mc_clock_ns();
 	if (w->n_led)

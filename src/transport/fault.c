@@ -108,6 +108,7 @@ static int fault_connect(void *ctx, const struct mc_peer *peer, int dev,
 	}
 	p->ft = ft;
 	p->base.fd = p->inner->fd;
+	p->base.notes = p->inner->notes;
 	mc_copy(p->base.remote_dev, p->inner->remote_dev);
 	pthread_mutex_init(&p->base.lock, NULL);
 	fault_mirror(p);
@@ -211,7 +212,7 @@ static int fault_release(struct fault_path *p, struct mc_slice **out, int max)
 		}
 		*at = h->next;
 		if (h->fails) {
-			h->s->err = -EIO;
+			h->s->err = h->s->op == MC_NOTE ? -EAGAIN : -EIO;
 			snprintf(h->s->why, MC_WHY_MAX, "injected failure");
 			out[n++] = h->s;
 		} else {

@@ -7,6 +7,7 @@
 
 #include "transport.h"
 
+struct mc_event;
 struct mc_key;
 struct mc_tls;
 
@@ -56,10 +57,6 @@ void mc_host_served(struct mc_host *h, enum mc_op op, uint64_t bytes);
 int mc_host_admit_range(struct mc_host *h, enum mc_op op, uint64_t addr,
 			uint64_t len);
 
-/* A notification has come: 0 once it is with those that wait to be taken. */
-int mc_host_notified(struct mc_host *h, const char *from, const char *name,
-		     const void *msg, uint32_t len);
-
 /* The segment descriptor as the public Mooncake has it, which the caller
  * frees. @brief: without buffers. */
 int mc_host_segment_json(struct mc_host *h, bool brief, char **json);
@@ -84,6 +81,16 @@ bool mc_host_v1_key(struct mc_host *h, const struct mc_peer *peer, uint32_t id,
 int mc_host_v1_ask(struct mc_host *h, const struct mc_peer *peer,
 		   const struct mc_meeting *asked, struct mc_meeting *reply,
 		   uint64_t deadline_ns);
+
+/* ---- what serves peers without being asked by a thread of theirs ----- */
+
+/* Have @ev called on a worker when its descriptor is readable, until the
+ * engine has no workers any more, which is before the context closes. */
+int mc_host_watch(struct mc_host *h, struct mc_event *ev);
+
+/* A notification has come: 0 once it is with those that wait to be taken. */
+int mc_host_notified(struct mc_host *h, const char *from, const char *name,
+		     const void *msg, uint32_t len);
 
 /* ---- what both ask -------------------------------------------------- */
 

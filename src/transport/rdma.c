@@ -2,9 +2,10 @@
  * rdma.c - the RDMA transport: reliable connections over InfiniBand or RoCE,
  * one rail for each device; see rdma.h for its parts.
  *
- * It has no thread. What a device has to say (a port went down) is read when a
- * path finds nothing to do, and that is every 20 ms at least while something is
- * in flight; an idle path says nothing and costs nothing.
+ * It has no thread; notifications are taken by one of the engine's workers.
+ * What a device has to say (a port went down) is read when a path finds nothing
+ * to do, and that is every 20 ms at least while something is in flight; an idle
+ * path says nothing and costs nothing.
  */
 #include "rdma.h"
 
@@ -20,8 +21,10 @@
 
 static void rdma_dev_fini(struct rdma_dev *d)
 {
-	if (d->quiet)
-		mc_verbs.destroy_cq(d->quiet);
+	if (d->cq)
+		mc_verbs.destroy_cq(d->cq);
+	if (d->channel)
+		mc_verbs.destroy_comp_channel(d->channel);
 	mc_rdma_keys_fini(&d->keys);
 	if (d->pd)
 		mc_verbs.dealloc_pd(d->pd);
@@ -29,18 +32,17 @@ static void rdma_dev_fini(struct rdma_dev *d)
 	pthread_mutex_destroy(&d->event_lock);
 }
 
-static int rdma_dev_init(struct rdma_dev *d)
+static int rdma_dev_init(struct rdma_ctx *c, struct rdma_dev *d)
 {
+	int r;
+
 	pthread_mutex_init(&d->event_lock, NULL);
 	d->pd = mc_verbs.alloc_pd(d->v.ctx);
 	if (!d->pd)
 		return mc_syserr(-errno, "rdma: %s: protection domain",
 				 d->v.name);
-	d->quiet = mc_verbs.create_cq(d->v.ctx, 1, NULL, NULL, 0);
-	if (!d->quiet)
-		return mc_syserr(-errno, "rdma: %s: completion queue",
-				 d->v.name);
-	return mc_rdma_keys_init(&d->keys, d->pd);
+	r = mc_rdma_keys_init(&d->keys, d->pd);
+	return r ? r : mc_rdma_notes_serve(c, d);
 }
 
 /* What is wrong with our end, if the event is of that kind. */
@@ -148,7 +150,7 @@ static int rdma_open(void **ctx, struct mc_host *host,
 		c->devs[i].v = devs[i];
 		c->n_devs++;
 		if (!r)
-			r = rdma_dev_init(&c->devs[i]);
+			r = rdma_dev_init(c, &c->devs[i]);
 		/* A GID asked for that is not there is a mistake to be told
 		 * now; a port without address may get one. */
 		if (!r && mc_verbs_port(&devs[i], &port) == -ENODEV)

@@ -9,10 +9,12 @@
  *	rdma_connect.c	two ends meet, and part
  *	rdma_endpoint.c	the same with engines of the public protocol
  *	rdma_path.c	slices posted, and taken back
+ *	rdma_note.c	notifications
  *	rdma_pool.c	how many paths there may be
  *
  * A path is one reliable connection. Its queue pair sends; the one at the
- * other end, which is there for this path alone, only answers. So there is
+ * other end, which is there for this path alone, only answers: its device does
+ * for reads and writes, and a worker for notifications. So there is
  * nothing to settle between two engines that connect to each other at the same
  * time: each has its own.
  */
@@ -23,6 +25,7 @@
 #include "rdma_keys.h"
 #include "verbs.h"
 
+#include "../base/loop.h"
 #include "../base/ranges.h"
 #include "../base/tasks.h"
 
@@ -30,6 +33,9 @@ enum {
 	RDMA_CHAIN = 32,		/* requests posted by one call */
 	RDMA_SGES = 4,			/* pieces that one request joins */
 	RDMA_CACHE = 1024,		/* keys a path remembers */
+	RDMA_ANSWER = 0,		/* no request has that number, so the
+					 * receive of an answer has */
+	RDMA_SERVED = 4096,		/* ends that answer */
 	RDMA_REQUEST = 256 << 10,	/* bytes: a larger one would not show
 					 * that it moves */
 };
@@ -40,7 +46,10 @@ struct rdma_dev {
 	struct verbs_dev v;
 	struct ibv_pd *pd;
 	struct rdma_keys keys;		/* of our buffers, for peers */
-	struct ibv_cq *quiet;		/* of ends that only answer */
+	struct rdma_ctx *rdma;
+	struct ibv_comp_channel *channel;	/* of ends that answer */
+	struct ibv_cq *cq;
+	struct mc_event notes;		/* some have come */
 	pthread_mutex_t event_lock;
 	uint32_t faults;		/* port or device failed; atomic */
 	char fault[64];			/* the last; under event_lock */
@@ -124,7 +133,7 @@ int mc_rdma_cuda_dmabuf(uint64_t addr, uint64_t len, uint64_t *base);
 
 struct rdma_end {
 	struct ibv_comp_channel *channel;	/* NULL: it only answers */
-	struct ibv_cq *cq;
+	struct ibv_cq *cq;		/* NULL: the device's */
 	struct ibv_qp *qp;
 	uint32_t depth, sges, inline_max, psn;
 };
@@ -148,9 +157,53 @@ int mc_rdma_end_join(struct rdma_dev *d, struct rdma_end *e,
 void mc_rdma_end_stop(struct rdma_end *e, uint64_t last, uint64_t deadline_ns);
 void mc_rdma_end_close(struct rdma_end *e);
 
-/* ---- connections (rdma_connect.c) ----------------------------------- */
+/* ---- notifications (rdma_note.c) ------------------------------------ */
+
+/* What a notification is sent from, or received in. */
+struct rdma_letter {
+	char *bytes;			/* MC_NOTE_MAX */
+	struct ibv_mr *mr;
+};
+
+/* An end of ours that answers a peer's path. */
+struct rdma_served {
+	uint64_t token, epoch;
+	uint64_t conn;			/* 0: that has gone, since */
+	uint64_t gone_ns;
+	char peer[MC_NAME_MAX];
+	struct rdma_end end;
+	struct rdma_letter letter;
+	uint32_t notes;			/* taken */
+	struct rdma_served *next;
+};
 
 struct rdma_path;
+
+void mc_rdma_letter_close(struct rdma_letter *l);
+
+/* The device tells of notifications from now on. */
+int mc_rdma_notes_serve(struct rdma_ctx *c, struct rdma_dev *d);
+
+/* The end can be sent one: with its token, before the peer knows of it. */
+int mc_rdma_notes_receive(struct rdma_dev *d, struct rdma_served *s);
+
+/* The path can send some. */
+int mc_rdma_notes_open(struct rdma_path *p);
+
+/* Under the path's lock: send one of those that wait, if it can be. */
+void mc_rdma_notes_push(struct rdma_path *p);
+
+/* Now and then: is the end still there that an answer is to come from? */
+void mc_rdma_notes_look(struct rdma_path *p, uint64_t now);
+
+/* The peer has answered, or the queue pair says why not. */
+void mc_rdma_note_answered(struct rdma_path *p, const struct ibv_wc *wc);
+
+/* Nothing is sent any more: the peer has said how many it has taken, -1: it has
+ * not. */
+void mc_rdma_notes_settle(struct rdma_path *p, int64_t taken);
+
+/* ---- connections (rdma_connect.c) ----------------------------------- */
 
 int mc_rdma_connect(void *ctx, const struct mc_peer *peer, int dev,
 		    uint64_t deadline_ns, struct mc_path **out);
@@ -159,8 +212,9 @@ int mc_rdma_accept(void *ctx, uint64_t conn, const struct mc_blob *hello,
 void mc_rdma_gone(void *ctx, uint64_t conn);
 void mc_rdma_served_fini(struct rdma_ctx *c);
 
-/* Ask the peer to end its end of the path: nothing more is written then. */
-void mc_rdma_part(struct rdma_path *p, bool patient, uint64_t deadline_ns);
+/* Ask the peer to end its end of the path: nothing more is written then. How
+ * many notifications it has taken; -1: it did not say. */
+int64_t mc_rdma_part(struct rdma_path *p, bool patient, uint64_t deadline_ns);
 
 /* The same on a task, for a path that nothing is in flight on. If there can be
  * no task, it is left to mc_rdma_part(). */
@@ -244,6 +298,13 @@ struct rdma_path {
 	struct ibv_mr *answer_mr;
 	struct rdma_known cache[RDMA_CACHE];
 
+	/* Notifications: those that wait; the one that the peer is to answer;
+	 * the one that it has answered; and how many it has taken. */
+	struct mc_slice *notes, **notes_tail, *note_sent, *note_answered;
+	uint32_t notes_taken;
+	uint64_t note_request;		/* that carries note_sent */
+	struct rdma_letter letter;
+
 	/* In the pool. */
 	struct rdma_path *newer, *older;
 	bool pooled;
@@ -265,8 +326,15 @@ void mc_rdma_path_free(struct rdma_path *p);
 /* What it needs to be used. */
 int mc_rdma_path_memory(struct rdma_path *p);
 
+/* The connection has failed, as its completion says. */
+void mc_rdma_path_broken(struct rdma_path *p, const struct ibv_wc *wc);
+
 /* Read the peer's root of keys once, to see that bytes flow. */
 int mc_rdma_path_probe(struct rdma_path *p, uint64_t deadline_ns);
+
+/* Have the descriptor tell of what ends: from the first on, for whoever sleeps
+ * on it without a look before. */
+bool mc_rdma_path_arm(struct rdma_path *p);
 
 /* Under its lock: end an idle one, to be made anew when it is wanted. False:
  * it is not idle. */

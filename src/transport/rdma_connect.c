@@ -21,9 +21,8 @@
 
 enum {
 	CONNECT_MAGIC = 0x6d63524d,
-	CONNECT_VERSION = 2,
+	CONNECT_VERSION = 3,
 	CONNECT_RD_ATOMIC = 16,
-	CONNECT_SERVED = 4096,		/* ends that answer */
 	CONNECT_ORPHAN_MS = 60000,	/* one whose connection has gone */
 	CONNECT_PART_MS = 50,		/* for a word on an idle path */
 	CONNECT_LATER_MS = 1000,	/* when no one waits for it */
@@ -46,6 +45,7 @@ struct rdma_hello {
 	char dev[32];
 	char wish[32];			/* the device to answer; or "" */
 	uint8_t gids[VERBS_GIDS][16];
+	char name[MC_NAME_MAX];		/* of who says it */
 };
 
 struct rdma_welcome {
@@ -57,20 +57,13 @@ struct rdma_welcome {
 	uint32_t mtu;
 	uint8_t rd_atomic, gid_of;	/* the caller's GID that is meant */
 	uint8_t chunk_bits;		/* of the answerer's buffers */
-	uint8_t pad;
+	uint8_t known;			/* CONNECT_PART: there was such an end,
+					 * which has taken */
+	uint32_t notes;			/* so many notifications */
 	uint64_t keys_addr;
 	uint32_t keys_rkey;
 	char dev[32];
 	uint8_t gid[16];
-};
-
-/* An end of ours that answers a peer's path. */
-struct rdma_served {
-	uint64_t token, epoch;
-	uint64_t conn;			/* 0: that has gone, since */
-	uint64_t gone_ns;
-	struct rdma_end end;
-	struct rdma_served *next;
 };
 
 /* ---- ends that answer ----------------------------------------------- */
@@ -106,6 +99,7 @@ static void served_end(struct rdma_served *s)
 		struct rdma_served *next = s->next;
 
 		mc_rdma_end_close(&s->end);
+		mc_rdma_letter_close(&s->letter);
 		free(s);
 		s = next;
 	}
@@ -158,38 +152,42 @@ void mc_rdma_gone(void *ctx, uint64_t conn)
 	pthread_mutex_unlock(&c->served_lock);
 }
 
-static int served_add(struct rdma_ctx *c, const struct rdma_hello *h,
-		      uint64_t conn, const struct rdma_end *end,
-		      uint64_t *token)
+static struct rdma_served *served_new(const struct rdma_hello *h,
+				      uint64_t conn)
 {
 	struct rdma_served *s = calloc(1, sizeof(*s));
-	int max = mc_verbs_env("MC_MAX_EP_PER_CTX", 1, 65535, CONNECT_SERVED);
-	bool full;
 
-	if (!s)
-		return mc_err(-ENOMEM, "out of memory");
-	*s = (struct rdma_served){ .epoch = h->epoch, .conn = conn,
-				   .end = *end };
+	if (!s) {
+		mc_err(-ENOMEM, "out of memory");
+		return NULL;
+	}
+	s->epoch = h->epoch;
+	s->conn = conn;
+	mc_copy(s->peer, h->name);
 	while (!s->token)
 		if (getrandom(&s->token, sizeof(s->token), 0) < 0)
 			s->token = mc_clock_ns();
-	*token = s->token;
+	return s;
+}
+
+static int served_add(struct rdma_ctx *c, struct rdma_served *s)
+{
+	int max = mc_verbs_env("MC_MAX_EP_PER_CTX", 1, 65535, RDMA_SERVED);
+	bool full;
+
 	pthread_mutex_lock(&c->served_lock);
 	full = c->n_served >= max;
 	for (struct rdma_served *o = c->served; o; o = o->next)
-		if (o->epoch == h->epoch && !o->conn)
-			o->conn = conn;
+		if (o->epoch == s->epoch && !o->conn)
+			o->conn = s->conn;
 	if (!full) {
 		s->next = c->served;
 		c->served = s;
 		c->n_served++;
 	}
 	pthread_mutex_unlock(&c->served_lock);
-	if (!full)
-		return 0;
-	free(s);
-	return mc_err(-ENOSPC, "rdma: %d paths of peers are answered here "
-		      "already", max);
+	return !full ? 0 : mc_err(-ENOSPC, "rdma: %d paths of peers are "
+				  "answered here already", max);
 }
 
 /* ---- the end that answers ------------------------------------------- */
@@ -220,22 +218,27 @@ static int connect_answer_on(struct rdma_ctx *c, struct rdma_dev *d,
 		.rd_atomic = mc_min(h->rd_atomic, d->v.attr.max_qp_rd_atom),
 		.sgid_index = port->gids[ours].index,
 	};
-	struct rdma_end end;
+	struct rdma_served *s = served_new(h, conn);
 	int r;
 
+	if (!s)
+		return -ENOMEM;
 	memcpy(far.gid, h->gids[theirs], 16);
-	r = mc_rdma_end_open(d, false, &end);
-	if (r < 0)
-		return r;
-	r = mc_rdma_end_join(d, &end, &far);
+	r = mc_rdma_end_open(d, false, &s->end);
 	if (!r)
-		r = served_add(c, h, conn, &end, &w->token);
+		r = mc_rdma_end_join(d, &s->end, &far);
+	if (!r)
+		r = mc_rdma_notes_receive(d, s);
+	if (!r) {
+		w->token = s->token;
+		w->qpn = s->end.qp->qp_num;
+		w->psn = s->end.psn;
+		r = served_add(c, s);
+	}
 	if (r < 0) {
-		mc_rdma_end_close(&end);
+		served_end(s);
 		return r;
 	}
-	w->qpn = end.qp->qp_num;
-	w->psn = end.psn;
 	w->lid = port->lid;
 	w->mtu = far.mtu;
 	w->rd_atomic = far.rd_atomic;
@@ -300,6 +303,27 @@ static int connect_answer(struct rdma_ctx *c, const struct rdma_hello *h,
 	return last == r ? r : mc_err(last, "%s", mc_errmsg());
 }
 
+static void connect_end_task(void *arg)
+{
+	served_end(arg);
+}
+
+/* Nothing is received once it is stopped, and who asks waits for that; to end
+ * it may take a second, for packets that a port which is down holds on to. */
+static void connect_answer_part(struct rdma_ctx *c, uint64_t token,
+				struct rdma_welcome *w)
+{
+	struct rdma_served *s = served_take(c, served_is, token);
+
+	if (!s)
+		return;
+	w->known = true;
+	w->notes = s->notes;
+	mc_rdma_end_stop(&s->end, 0, 0);
+	if (mc_tasks_run(&c->tasks, connect_end_task, s) < 0)
+		served_end(s);
+}
+
 int mc_rdma_accept(void *ctx, uint64_t conn, const struct mc_blob *hello,
 		   struct mc_blob *reply, int *fds, int *n_fds)
 {
@@ -316,6 +340,7 @@ int mc_rdma_accept(void *ctx, uint64_t conn, const struct mc_blob *hello,
 		return mc_err(-EPROTO, "rdma: malformed hello");
 	memcpy(&h, hello->data, sizeof(h));
 	h.dev[sizeof(h.dev) - 1] = h.wish[sizeof(h.wish) - 1] = 0;
+	h.name[sizeof(h.name) - 1] = 0;
 	if (h.magic != CONNECT_MAGIC || h.n_gids > VERBS_GIDS)
 		return mc_err(-EPROTO, "rdma: malformed hello");
 	if (h.version != CONNECT_VERSION)
@@ -323,7 +348,7 @@ int mc_rdma_accept(void *ctx, uint64_t conn, const struct mc_blob *hello,
 			      CONNECT_VERSION, h.version);
 	served_sweep(c);
 	if (h.op == CONNECT_PART)
-		served_end(served_take(c, served_is, h.token));
+		connect_answer_part(c, h.token, &w);
 	else
 		r = connect_answer(c, &h, conn, &w);
 	if (r < 0)
@@ -352,6 +377,7 @@ static void connect_hello(struct rdma_path *p, const struct verbs_port *port,
 	};
 	mc_copy(h->dev, d->v.name);
 	mc_copy(h->wish, p->peer.wish);
+	mc_copy(h->name, mc_host_name(p->rdma->host));
 	for (int i = 0; i < port->n_gids; i++)
 		memcpy(h->gids[i], port->gids[i].gid.raw, 16);
 }
@@ -412,6 +438,8 @@ static int connect_meet(struct rdma_path *p, int dev, uint64_t deadline_ns)
 	r = connect_take(p, &port, &blob);
 	if (!r)
 		r = mc_rdma_path_probe(p, deadline_ns);
+	if (!r)
+		r = mc_rdma_notes_open(p);
 	/* Another of the peer's devices may do better; after a wish the engine
 	 * tries without it. */
 	if (r < 0 && !p->peer.wish[0])
@@ -437,6 +465,7 @@ int mc_rdma_connect(void *ctx, const struct mc_peer *peer, int dev,
 	}
 	if (!r) {
 		p->base.fd = p->end.channel->fd;
+		mc_rdma_path_arm(p);
 		mc_rdma_pool_add(&p->rdma->pool, p);
 		*out = &p->base;
 		return 0;
@@ -458,8 +487,20 @@ struct connect_far {
 	uint64_t token;
 };
 
+/* What the peer says of notifications, to be used with care. */
+static int64_t connect_parted(const struct wire_call *c)
+{
+	struct rdma_welcome w;
+
+	if (c->reply_len != sizeof(w))
+		return -1;
+	memcpy(&w, c->reply, sizeof(w));
+	return w.magic == CONNECT_MAGIC && w.known ? (int64_t)w.notes : -1;
+}
+
 /* One try, on a connection of its own: true when another is of no use. */
-static bool connect_ask_part(const struct connect_far *f, uint64_t deadline_ns)
+static bool connect_ask_part(const struct connect_far *f, uint64_t deadline_ns,
+			     int64_t *notes)
 {
 	struct wire_dial d = {
 		.addr = f->peer.addr, .key = mc_host_key(f->host),
@@ -482,6 +523,8 @@ static bool connect_ask_part(const struct connect_far *f, uint64_t deadline_ns)
 		return r == -ECONNREFUSED || r == -ESTALE;
 	memcpy(msg + 5, &h, sizeof(h));
 	r = wire_call(&s, &call, deadline_ns);
+	if (!r && !call.status)
+		*notes = connect_parted(&call);
 	if (r < 0)
 		mc_log(MC_DEBUG, "rdma", "%s: no word on what was in flight: "
 		       "%s", f->peer.addr, mc_errmsg());
@@ -490,27 +533,30 @@ static bool connect_ask_part(const struct connect_far *f, uint64_t deadline_ns)
 	return !r;
 }
 
-void mc_rdma_part(struct rdma_path *p, bool patient, uint64_t deadline_ns)
+int64_t mc_rdma_part(struct rdma_path *p, bool patient, uint64_t deadline_ns)
 {
 	uint64_t soon = mc_clock_ns() + CONNECT_PART_MS * (uint64_t)MC_MS;
 	struct connect_far f = { p->rdma->host, p->peer, p->token };
+	int64_t notes = -1;
 
 	if (!p->token)
-		return;
+		return notes;
 	if (!patient)
 		deadline_ns = mc_min(deadline_ns, soon);
-	while (!connect_ask_part(&f, deadline_ns) && patient &&
+	while (!connect_ask_part(&f, deadline_ns, &notes) && patient &&
 	       mc_clock_ns() < deadline_ns)
 		usleep(CONNECT_AGAIN_US);
 	p->token = 0;
+	return notes;
 }
 
 static void connect_part_task(void *arg)
 {
 	struct connect_far *f = arg;
+	int64_t notes;
 
 	connect_ask_part(f, mc_clock_ns() + CONNECT_LATER_MS *
-			 (uint64_t)MC_MS);
+			 (uint64_t)MC_MS, &notes);
 	free(f);
 }
 

@@ -1,8 +1,8 @@
 /*
  * rdma_end.c - one end of a connection. The end that sends has a completion
  * queue and a channel of its own, so that whoever waits for its slices looks at
- * nothing else; one that only answers shares a queue in which nothing ever
- * arrives.
+ * nothing else; those that only answer share one, in which notifications
+ * arrive.
  */
 #include "rdma.h"
 
@@ -24,6 +24,7 @@ enum {
 	END_RETRIES = 6,
 	END_HOPS = 64,
 	END_RNR = 12,
+	END_ANSWERS = 16,		/* to notifications, in flight */
 	END_LOOK_US = 50,
 };
 
@@ -44,8 +45,8 @@ static int end_queue_pair(struct rdma_dev *d, struct rdma_end *e)
 {
 	bool sends = e->channel;
 	struct ibv_qp_init_attr a = {
-		.send_cq = sends ? e->cq : d->quiet,
-		.recv_cq = sends ? e->cq : d->quiet,
+		.send_cq = sends ? e->cq : d->cq,
+		.recv_cq = sends ? e->cq : d->cq,
 		.qp_type = IBV_QPT_RC,
 		.cap = { .max_send_wr = e->depth, .max_recv_wr = 1,
 			 .max_send_sge = e->sges, .max_recv_sge = 1,
@@ -87,7 +88,7 @@ static int end_begin(struct rdma_dev *d, struct rdma_end *e)
 int mc_rdma_end_open(struct rdma_dev *d, bool sends, struct rdma_end *out)
 {
 	const struct ibv_device_attr *max = &d->v.attr;
-	struct rdma_end e = { .depth = 1, .sges = 1 };
+	struct rdma_end e = { .depth = END_ANSWERS, .sges = 1 };
 	int r = 0;
 
 	if (sends) {
@@ -177,7 +178,7 @@ int mc_rdma_end_join(struct rdma_dev *d, struct rdma_end *e,
 {
 	int r = end_reach(d, e, far);
 
-	return r < 0 || !e->channel ? r : end_ready(d, e, far);
+	return r < 0 ? r : end_ready(d, e, far);
 }
 
 void mc_rdma_end_stop(struct rdma_end *e, uint64_t last, uint64_t deadline_ns)

@@ -50,6 +50,7 @@ struct rdma_path *mc_rdma_path_new(struct rdma_ctx *c, int dev,
 	p->dev = &c->devs[dev];
 	p->peer = *peer;
 	p->tail = &p->waiting;
+	p->notes_tail = &p->notes;
 	p->chunk_bits = RDMA_CHUNK_MAX;
 	p->base.fd = -1;
 	p->base.events = POLLIN;
@@ -66,6 +67,7 @@ void mc_rdma_path_free(struct rdma_path *p)
 	mc_rdma_end_close(&p->end);
 	if (p->answer_mr)
 		mc_verbs.dereg_mr(p->answer_mr);
+	mc_rdma_letter_close(&p->letter);
 	free(p->answer);
 	free(p->sent);
 	free(p->upto);
@@ -113,7 +115,7 @@ static const char *path_cause(enum ibv_wc_status status)
 	}
 }
 
-static void path_broken(struct rdma_path *p, const struct ibv_wc *wc)
+void mc_rdma_path_broken(struct rdma_path *p, const struct ibv_wc *wc)
 {
 	mc_err(-ECONNRESET, "%s -> %s: %s%s", p->dev->v.name,
 	       p->base.remote_dev, path_cause(wc->status),
@@ -439,12 +441,16 @@ int mc_rdma_post(struct mc_path *base, struct mc_slice *const *slices, int n)
 	/* What the hand of the pool reads; pairs with nothing else. */
 	__atomic_store_n(&p->used, true, __ATOMIC_RELAXED);
 	for (int i = 0; i < n; i++) {
+		struct mc_slice ***tail = slices[i]->op == MC_NOTE ?
+					  &p->notes_tail : &p->tail;
+
 		slices[i]->next = NULL;
-		*p->tail = slices[i];
-		p->tail = &slices[i]->next;
+		**tail = slices[i];
+		*tail = &slices[i]->next;
 		base->queued += slices[i]->len;
 	}
 	path_push(p);
+	mc_rdma_notes_push(p);
 	return n;
 }
 
@@ -468,13 +474,19 @@ static void path_refused(struct rdma_path *p)
 static void path_completed(struct rdma_path *p, const struct ibv_wc *wc)
 {
 	p->base.progress++;
+	if (wc->wr_id == RDMA_ANSWER) {
+		mc_rdma_note_answered(p, wc);
+		return;
+	}
 	if (wc->status == IBV_WC_SUCCESS) {
 		p->done = wc->wr_id;
+		if (p->note_sent && p->done >= p->note_request)
+			p->note_sent->there = true;
 		return;
 	}
 	if (p->base.err)
 		return;			/* flushed */
-	path_broken(p, wc);
+	mc_rdma_path_broken(p, wc);
 	p->done = mc_max(p->done, wc->wr_id - 1);
 }
 
@@ -502,6 +514,11 @@ static int path_take(struct rdma_path *p, struct mc_slice **out, int max)
 {
 	int n = 0;
 
+	if (p->note_answered && max) {
+		out[n++] = p->note_answered;
+		p->base.queued -= p->note_answered->len;
+		p->note_answered = NULL;
+	}
 	while (n < max && p->head != p->next) {
 		struct rdma_sent *e = &p->sent[p->head & p->mask];
 		struct mc_slice *s = e->s;
@@ -532,6 +549,7 @@ static void path_look(struct rdma_path *p)
 		return;
 	p->looked_ns = now;
 	mc_rdma_pool_sweep(&p->rdma->pool);
+	mc_rdma_notes_look(p, now);
 	mc_rdma_dev_look(d);
 	/* Pairs with the release in mc_rdma_dev_look(). */
 	if (__atomic_load_n(&d->faults, __ATOMIC_ACQUIRE) == p->faults)
@@ -546,7 +564,7 @@ static void path_look(struct rdma_path *p)
  * what came before is to be looked for again. What it has told is taken from
  * it, or sleeping on it would be of no use; as that is a system call, only when
  * it must have told something, and now and then in case it did so late. */
-static bool path_arm(struct rdma_path *p)
+bool mc_rdma_path_arm(struct rdma_path *p)
 {
 	struct ibv_cq *cq;
 	void *arg;
@@ -573,7 +591,7 @@ int mc_rdma_poll(struct mc_path *base, struct mc_slice **out, int max)
 		return 0;
 	do {
 		/* What ended without a request of its own, or had no place. */
-		if (p->head != p->next)
+		if (p->head != p->next || p->note_answered)
 			n = path_take(p, out, max);
 		while (n < max && path_reap(p, &refused)) {
 			n += path_take(p, out + n, max - n);
@@ -583,8 +601,10 @@ int mc_rdma_poll(struct mc_path *base, struct mc_slice **out, int max)
 			}
 			if (p->waiting)
 				path_push(p);
+			if (p->notes)
+				mc_rdma_notes_push(p);
 		}
-	} while (!n && !base->err && path_arm(p));
+	} while (!n && !base->err && mc_rdma_path_arm(p));
 	if (!n && !base->err)
 		path_look(p);
 	return n;
@@ -618,7 +638,8 @@ int mc_rdma_path_probe(struct rdma_path *p, uint64_t deadline_ns)
 
 bool mc_rdma_path_retire(struct rdma_path *p, const char *why)
 {
-	if (p->base.err || p->waiting || p->head != p->next)
+	if (p->base.err || p->waiting || p->head != p->next || p->notes ||
+	    p->note_sent || p->note_answered)
 		return false;
 	mc_err(-ECONNRESET, "%s: %s", p->dev->v.name, why);
 	mc_path_fail(&p->base, -ECONNRESET);
@@ -636,7 +657,8 @@ void mc_rdma_abort(struct mc_path *base, uint64_t deadline_ns)
 {
 	struct rdma_path *p = path_of(base);
 	uint64_t soon = mc_clock_ns() + PATH_STOP_MS * (uint64_t)MC_MS;
-	bool writes = p->waiting && p->waiting->op == MC_WRITE;
+	bool writes = (p->waiting && p->waiting->op == MC_WRITE) ||
+		      p->note_sent;
 
 	for (uint32_t i = p->head; i != p->next; i++) {
 		struct mc_slice *s = p->sent[i & p->mask].s;
@@ -651,7 +673,7 @@ void mc_rdma_abort(struct mc_path *base, uint64_t deadline_ns)
 				 mc_min(soon, deadline_ns));
 	/* What is still on its way in the network is for an end that no longer
 	 * takes it. */
-	mc_rdma_part(p, writes, deadline_ns);
+	mc_rdma_notes_settle(p, mc_rdma_part(p, writes, deadline_ns));
 	p->waiting = NULL;
 	p->tail = &p->waiting;
 	p->head = p->next;
@@ -663,6 +685,7 @@ void mc_rdma_disconnect(struct mc_path *base)
 
 	/* In a child made by fork() the queue pair is the parent's. */
 	if (!*p->rdma->alive) {
+		free(p->letter.bytes);
 		free(p->answer);
 		free(p->sent);
 		free(p->upto);

@@ -36,21 +36,27 @@ struct mc_piece {
 	uint32_t id;			/* of the remote buffer: its epoch */
 };
 
+enum {
+	MC_BLOB_MAX = 512,
+	/* A slice that is a notification: name, zero, message. It ends when
+	 * the peer has it, or with the peer's error. */
+	MC_NOTE = MC_WRITE + 1,
+	MC_NOTE_MAX = 4096,
+};
+
 /* What travels on one path as a unit; the engine's struct embeds it. */
 struct mc_slice {
-	enum mc_op op;
+	int op;				/* enum mc_op, or MC_NOTE */
 	int err;			/* set when poll() returns it */
 	uint32_t n;
 	uint64_t len;			/* of all pieces */
 	struct mc_piece *pieces;
+	const void *note;		/* MC_NOTE: @len bytes, and then a */
+	bool there;			/* thread of the peer's is to answer */
 	struct mc_slice *next;		/* for queues of whoever holds it */
 	uint64_t posted_ns;
 	struct mc_path *path;		/* the engine's note: where it is */
 	char *why;			/* MC_WHY_MAX bytes, set with err */
-};
-
-enum {
-	MC_BLOB_MAX = 512,
 };
 
 /* Bytes that mean something to one transport only, at both ends. */
@@ -113,6 +119,7 @@ struct mc_path {
 	char why[MC_WHY_MAX];
 	uint64_t queued;		/* bytes posted and not returned */
 	uint64_t progress;		/* grows while anything moves */
+	bool notes;			/* it takes MC_NOTE */
 	char remote_dev[MC_ADDR_MAX];
 };
 
@@ -162,7 +169,9 @@ struct mc_transport {
 
 	/* Stop: afterwards neither end touches memory of posted slices, which
 	 * the engine then takes back. Waits for the peer's word on that until
-	 * the deadline. */
+	 * the deadline. Of a notification err says what became of it: 0 the
+	 * peer has it, -EAGAIN it does not, as the engine has set it before,
+	 * -ECONNRESET that is not known. */
 	void (*abort)(struct mc_path *path, uint64_t deadline_ns);
 	void (*disconnect)(struct mc_path *path);
 

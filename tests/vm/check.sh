@@ -46,6 +46,8 @@ run "loss: packets vanish" "$build/mooncake" run tests/vm/loss.lua \
 	rxe0,rxe1 rxe2,rxe3
 run "peers: killed, frozen, restarted" "$build/mooncake" run \
 	tests/vm/peers.lua rxe0,rxe1 rxe2,rxe3
+run "notifications" "$build/mooncake" run tests/vm/notes.lua \
+	rxe0,rxe1 rxe2,rxe3
 run "numa: the nearer device" "$build/mooncake" run tests/vm/numa.lua \
 	rxe0,rxe1 rxe2,rxe3
 run "topology: near at both ends" "$build/mooncake" test \

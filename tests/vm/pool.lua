@@ -14,7 +14,7 @@ local function queue_pairs(far)
    local p = assert(io.popen(("rdma resource show qp link %s/1"):format(
       far and arg[2] or arg[1])))
    for line in p:lines() do
-      if line:match("type RC state " .. (far and "RTR" or "RTS")) then n = n + 1 end
+      if line:match("type RC state RTS") then n = n + 1 end
    end
    p:close()
    return n

@@ -58,6 +58,16 @@ static int poll_cq(struct ibv_cq *cq, int max, struct ibv_wc *wc)
 	return n;
 }
 
+/* Nothing is sent to it. */
+static int post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr,
+		     struct ibv_recv_wr **bad)
+{
+	(void)qp;
+	(void)wr;
+	(void)bad;
+	return 0;
+}
+
 static int req_notify_cq(struct ibv_cq *cq, int solicited)
 {
 	(void)cq;
@@ -111,7 +121,7 @@ struct ibv_context *ibv_open_device(struct ibv_device *d)
 		.device = d, .async_fd = eventfd(0, EFD_NONBLOCK),
 		.abi_compat = __VERBS_ABI_IS_EXTENDED,
 		.ops = { .poll_cq = poll_cq, .req_notify_cq = req_notify_cq,
-			 .post_send = post_send },
+			 .post_send = post_send, .post_recv = post_recv },
 	};
 	return &v->context;
 }
