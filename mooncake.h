@@ -180,7 +180,9 @@ struct mc_buffer_info {
 	uint64_t addr;
 	uint64_t len;
 	uint32_t id;			/* never used twice by one engine */
-	uint32_t access;		/* of enum mc_access */
+	uint16_t access;		/* of enum mc_access */
+	uint16_t gpu;			/* 1: memory of a GPU, as the CUDA
+					 * driver says */
 	char location[16];
 };
 

@@ -230,6 +230,28 @@ function tests.eight_threads_at_once()
    test.eq(crc(p.buffer), p.peer:ask("crc", p.remote, p.len))
 end
 
+-- Which of its devices memory there is near is known of it as of one of ours; and a
+-- transport that it does not have is named.
+function tests.what_a_peer_is_served_by()
+   have_wheel()
+   local p = pair(MiB)
+   local devices = {}
+   for _, both in pairs(assert(p.segment:topology())) do
+      for _, list in ipairs(both) do
+         for _, name in ipairs(list) do devices[name] = true end
+      end
+   end
+   for name in (RDMA and os.getenv "PEER_DEVICES" or ""):gmatch "[^,]+" do
+      assert(devices[name], name .. " is not in its topology")
+   end
+   if not RDMA then test.eq(devices, {}) return end
+   local e = assert(mooncake.open { profile = "v1", registry = "peer",
+                                    transports = "tcp" })
+   test.defer(function() e:close() end)
+   local s, why = e:segment(p.peer.name, 5000)
+   assert(not s and why:find "is not served by tcp", why)
+end
+
 function tests.what_is_not_registered_is_refused()
    have_wheel()
    local p = pair(MiB)

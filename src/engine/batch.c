@@ -408,7 +408,7 @@ static int slice_final_err(struct slice *s, int err, const char *why,
 		snprintf(text, MC_WHY_MAX, "canceled");
 		return expired;
 	}
-	if (s->tries)
+	if (s->tries && s->tries != UINT32_MAX)
 		snprintf(tries, sizeof(tries), " (tries: %u)", s->tries + 1);
 	if (expired && err != -ESTALE) {
 		snprintf(text, MC_WHY_MAX, "%s: the deadline passed%s: %s%s%s",

@@ -72,7 +72,8 @@ static int batch_slice(struct batch *b, struct split *s, uint64_t max_len,
 	int r;
 
 	if (last && last->peer == s->peer && last->s.op == op &&
-	    last->s.n < WIRE_PIECES && last->s.len + len <= max_len) {
+	    last->gpu == split_gpu(s) && last->s.n < WIRE_PIECES &&
+	    last->s.len + len <= max_len) {
 		last->s.n++;
 		last->s.len += len;
 		return 0;
@@ -89,6 +90,7 @@ static int batch_slice(struct batch *b, struct split *s, uint64_t max_len,
 		.s = { .op = op, .n = 1, .len = len },
 		.batch = b, .peer = s->peer, .epoch = s->desc->epoch,
 		.near = s->local->near, .place = split_place(s),
+		.gpu = split_gpu(s),
 	};
 	return 0;
 }

@@ -8,6 +8,7 @@
 
 #include "../base/memfd.h"
 #include "../topology/topology.h"
+#include "../transport/cuda.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -32,21 +33,45 @@ void buffer_drop(struct buffer *b)
 		__atomic_sub_fetch(&b->uses, 1, __ATOMIC_ACQ_REL);
 }
 
+/* Transports that do not reach it are not told. */
+static bool buffer_suits(const struct buffer *b,
+			 const struct engine_transport *tr)
+{
+	return !b->info.gpu || tr->t->gpu;
+}
+
+static int buffer_unreg(struct mc_engine *e, struct buffer *b, int i)
+{
+	const struct engine_transport *tr = &e->tr[i];
+
+	return tr->t->unreg && buffer_suits(b, tr) ?
+	       tr->t->unreg(tr->ctx, &b->info) : 0;
+}
+
+static int buffer_reg(struct mc_engine *e, struct buffer *b, int i)
+{
+	const struct engine_transport *tr = &e->tr[i];
+
+	return tr->t->reg && buffer_suits(b, tr) ?
+	       tr->t->reg(tr->ctx, &b->info, b->fd, 0) : 0;
+}
+
 /* Tell every transport; those told are untold if one refuses. */
 static int buffer_reg_all(struct mc_engine *e, struct buffer *b)
 {
-	int i, r = 0;
+	int i, r = 0, suit = 0;
 
 	for (i = 0; i < e->n_tr; i++) {
-		if (!e->tr[i].t->reg)
-			continue;
-		r = e->tr[i].t->reg(e->tr[i].ctx, &b->info, b->fd, 0);
+		r = buffer_reg(e, b, i);
 		if (r < 0)
 			break;
+		suit += buffer_suits(b, &e->tr[i]);
 	}
+	if (!r && !suit)
+		r = mc_err(-EOPNOTSUPP, "%s: memory of a GPU is moved by rdma, "
+			   "which is not here", b->info.location);
 	while (r < 0 && i-- > 0)
-		if (e->tr[i].t->unreg)
-			e->tr[i].t->unreg(e->tr[i].ctx, &b->info);
+		buffer_unreg(e, b, i);
 	return r;
 }
 
@@ -123,10 +148,14 @@ static uint32_t buffer_near(const struct mc_engine *e, const char *location)
 static void buffer_locate(const struct mc_engine *e, struct buffer *b,
 			  const char *location)
 {
-	int node = 0;
+	int node = 0, gpu = mc_cuda_device(b->node.addr);
 
+	b->info.gpu = gpu >= 0;
 	if (location) {
 		mc_copy(b->info.location, location);
+	} else if (gpu >= 0) {
+		snprintf(b->info.location, sizeof(b->info.location), "cuda:%d",
+			 gpu);
 	} else {
 		node = mc_topology_memory_node((void *)b->node.addr);
 		snprintf(b->info.location, sizeof(b->info.location), "cpu:%d",
@@ -246,14 +275,12 @@ static int buffer_quiesce(struct mc_engine *e, struct buffer *b)
 	if (e->v1)
 		mc_v1_server_revoke(e->v1, b->node.addr, b->node.len);
 	for (i = 0; i < e->n_tr && !r; i++)
-		if (e->tr[i].t->unreg)
-			r = e->tr[i].t->unreg(e->tr[i].ctx, &b->info);
+		r = buffer_unreg(e, b, i);
 	if (!r)
 		return 0;
 	/* The one that refused has it still; those before it get it back. */
 	for (i -= 2; i >= 0; i--)
-		if (e->tr[i].t->reg)
-			e->tr[i].t->reg(e->tr[i].ctx, &b->info, b->fd, 0);
+		buffer_reg(e, b, i);
 	pthread_rwlock_wrlock(&e->buffers.lock);
 	if (!mc_ranges_add(&e->buffers.by_addr, &b->node, &clash))
 		b->version = ++e->buffers.version;
@@ -353,6 +380,8 @@ int mc_host_admit(struct mc_host *h, enum mc_op op, struct mc_piece *p,
 			r = -EFAULT;
 		else if (!(b->info.access & need))
 			r = -EACCES;
+		else if (b->info.gpu)
+			r = -EOPNOTSUPP;
 		p[i].local = (void *)p[i].remote;
 	}
 	pthread_rwlock_unlock(&e->buffers.lock);
@@ -375,6 +404,8 @@ int mc_host_admit_range(struct mc_host *h, enum mc_op op, uint64_t addr,
 		r = -EFAULT;
 	else if (!(b->info.access & need))
 		r = -EACCES;
+	else if (b->info.gpu)
+		r = -EOPNOTSUPP;
 	pthread_rwlock_unlock(&e->buffers.lock);
 	if (r < 0)
 		count(&e->stats.refused, 1);

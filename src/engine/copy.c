@@ -96,6 +96,8 @@ static int copy_add(struct copy *c, const struct split *s,
 {
 	int r = 0;
 
+	if (split_gpu(s))
+		return -EOPNOTSUPP;
 	if (c->peer != s->peer || c->local != s->local ||
 	    c->op != s->reqs[s->i].op || c->n == COPY_PIECES)
 		r = copy_turn(c, s);

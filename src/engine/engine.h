@@ -231,6 +231,7 @@ struct slice {
 	uint32_t near;			/* rails for its first byte: bits */
 	int place;			/* of that at the peer, in its matrix;
 					 * -1: no matter */
+	bool gpu;			/* memory of one, at either end */
 	bool no_copy, refreshed;
 	char why[MC_WHY_MAX];
 };
@@ -295,6 +296,7 @@ struct split {
 	struct desc *desc;
 	uint64_t hint;
 	struct buffer *local;		/* last hit, with a use */
+	bool far_gpu;			/* the last remote one is a GPU's */
 	struct mc_range lone[2];	/* of a plain request */
 	const struct mc_range *l, *r;
 	uint32_t nl, nr, il, ir;
@@ -305,6 +307,12 @@ struct split {
 void split_init(struct split *s, struct mc_engine *e, const struct mc_req *q,
 		int n, uint64_t max_len);
 int split_next(struct split *s, struct mc_piece *out);
+
+/* Is either end of the piece that came last a GPU's? */
+static inline bool split_gpu(const struct split *s)
+{
+	return s->far_gpu || s->local->info.gpu;
+}
 
 /* The remote place of the piece that came last, in its peer's matrix; -1. */
 int split_place(const struct split *s);

@@ -340,6 +340,7 @@ static int public_install(struct peer *p, const struct public_found *f,
 	d = desc_new(epoch, s->buf, s->n);
 	if (!d)
 		return mc_err(-ENOMEM, "out of memory");
+	d->matrix = mc_matrix_get(s->matrix);
 	pthread_mutex_lock(&p->lock);
 	was = p->at.epoch;
 	p->at.epoch = epoch;

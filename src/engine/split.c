@@ -164,6 +164,7 @@ static int split_remote(struct split *s, uint64_t addr, uint64_t len,
 			      "may not be %s", s->i, (long long)b->addr,
 			      s->peer->at.name, read ? "read" : "written");
 	*id = b->id;
+	s->far_gpu = b->gpu;
 	return 0;
 }
 

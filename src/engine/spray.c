@@ -77,6 +77,12 @@ static double spray_finish(const struct epath *ep, const struct slice *s)
 	return weight > 0 ? t / weight : 1e15;
 }
 
+/* Does it reach the memory at both ends? */
+static bool spray_reaches_memory(const struct rail *r, const struct slice *s)
+{
+	return !(s->gpu && !r->t->gpu) && !(rail_copies(r) && s->no_copy);
+}
+
 /* One of weight 0 is for when there is no other. */
 static bool spray_weighs(const struct rail *r, const struct slice *s)
 {
@@ -89,7 +95,7 @@ static bool spray_patient(struct peer *p, const struct slice *s)
 	for (int i = 0; i < p->n_rails; i++) {
 		struct rail *r = p->rails[i];
 
-		if (spray_weighs(r, s) && !(rail_copies(r) && s->no_copy) &&
+		if (spray_weighs(r, s) && spray_reaches_memory(r, s) &&
 		    (r->state == MC_RAIL_NEW || r->connecting ||
 		     (r->state == MC_RAIL_UP && r->n_paths)))
 			return true;
@@ -108,7 +114,7 @@ static struct epath *spray_best(struct peer *p, const struct slice *s,
 		struct epath *ep;
 		double t;
 
-		if (r->state != MC_RAIL_UP || (rail_copies(r) && s->no_copy) ||
+		if (r->state != MC_RAIL_UP || !spray_reaches_memory(r, s) ||
 		    spray_weighs(r, s) != weighs)
 			continue;
 		ep = rail_copies(r) ? (r->n_paths ? r->paths[0] : NULL) :
@@ -151,7 +157,8 @@ static void spray_want(struct peer *p, const struct slice *s)
 	uint64_t now = mc_clock_ns();
 
 	for (int i = 0; i < p->n_rails; i++)
-		if (rail_wanted(p->rails[i], now))
+		if (spray_reaches_memory(p->rails[i], s) &&
+		    rail_wanted(p->rails[i], now))
 			rail_connect(p->rails[i],
 				     spray_place(p->rails[i], s));
 }
@@ -436,15 +443,18 @@ enum spray_fate {
 	SPRAY_CLOSED,
 };
 
-/* Memory that cannot be copied, and no rail of another kind, now or later. */
-static bool spray_hopeless(struct peer *p, const struct slice *s)
+/* Memory that no rail reaches, now or later. */
+static bool spray_hopeless(struct peer *p, struct slice *s)
 {
-	if (!s->no_copy)
+	if (!s->no_copy && !s->gpu)
 		return false;
 	for (int i = 0; i < p->n_rails; i++)
-		if (!rail_copies(p->rails[i]) &&
+		if (spray_reaches_memory(p->rails[i], s) &&
 		    p->rails[i]->state != MC_RAIL_ABSENT)
 			return false;
+	if (s->gpu)
+		snprintf(s->why, sizeof(s->why), "memory of a GPU is moved by "
+			 "rdma, and there is none between here and there");
 	return true;
 }
 

@@ -347,6 +347,7 @@ int mc_fault_wrap(const struct mc_transport *inner, const struct mc_fault *f,
 	ft->t = (struct mc_transport){
 		.name = inner->name,
 		.strangers = inner->strangers,
+		.gpu = inner->gpu,
 		.open = fault_open,
 		.close = fault_close,
 		.devices = inner->devices ? fault_devices : NULL,

@@ -120,7 +120,7 @@ static struct rdma_ctx *rdma_new(struct mc_host *host,
 static void rdma_settle(struct rdma_ctx *c)
 {
 	c->chunk_bits = mc_rdma_chunk_bits(c);
-	c->on_demand = mc_verbs_env("MC_IB_ON_DEMAND", 0, 1, 0);
+	c->on_demand = mc_env_number("MC_IB_ON_DEMAND", 0, 1, 0);
 	for (int i = 0; i < c->n_devs && c->on_demand; i++) {
 		c->on_demand = mc_verbs_on_demand(&c->devs[i].v);
 		if (!c->on_demand)
@@ -180,6 +180,7 @@ static int rdma_devices(void *ctx, char names[][32], int max)
 const struct mc_transport mc_rdma_transport = {
 	.name = "rdma",
 	.strangers = MC_STRANGERS_TOO,
+	.gpu = true,
 	.open = rdma_open,
 	.close = rdma_close,
 	.devices = rdma_devices,

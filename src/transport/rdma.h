@@ -3,7 +3,6 @@
  *
  *	rdma.c		the transport: devices, and the vtable
  *	rdma_memory.c	buffers registered with every device
- *	rdma_cuda.c	the memory of GPUs
  *	rdma_keys.c	how a peer learns the key of a buffer
  *	rdma_end.c	one end of a connection: a queue pair and what it needs
  *	rdma_connect.c	two ends meet, and part
@@ -25,6 +24,7 @@
 #include "rdma_keys.h"
 #include "verbs.h"
 
+#include "../base/env.h"
 #include "../base/loop.h"
 #include "../base/ranges.h"
 #include "../base/tasks.h"
@@ -121,13 +121,6 @@ bool mc_rdma_local(struct rdma_ctx *c, int dev, uint64_t addr,
 
 /* How large chunks are, by the devices and MC_MAX_MR_SIZE: rdma_keys.h. */
 int mc_rdma_chunk_bits(const struct rdma_ctx *c);
-
-/* ---- memory of GPUs (rdma_cuda.c) ----------------------------------- */
-
-/* A descriptor of the CUDA memory at [addr, addr+len), the caller's to close;
- * @base is the address that it begins with. -ENOENT: it is not CUDA's; another
- * error: it is, and there can be no descriptor. */
-int mc_rdma_cuda_dmabuf(uint64_t addr, uint64_t len, uint64_t *base);
 
 /* ---- ends (rdma_end.c) ---------------------------------------------- */
 
@@ -302,7 +295,8 @@ struct rdma_path {
 	 * the one that it has answered; and how many it has taken. */
 	struct mc_slice *notes, **notes_tail, *note_sent, *note_answered;
 	uint32_t notes_taken;
-	uint64_t note_request;		/* that carries note_sent */
+	uint64_t note_request;		/* that carries note_sent or a look */
+	uint64_t note_look;		/* the last look, no progress */
 	struct rdma_letter letter;
 
 	/* In the pool. */

@@ -172,7 +172,7 @@ static struct rdma_served *served_new(const struct rdma_hello *h,
 
 static int served_add(struct rdma_ctx *c, struct rdma_served *s)
 {
-	int max = mc_verbs_env("MC_MAX_EP_PER_CTX", 1, 65535, RDMA_SERVED);
+	int max = mc_env_number("MC_MAX_EP_PER_CTX", 1, 65535, RDMA_SERVED);
 	bool full;
 
 	pthread_mutex_lock(&c->served_lock);

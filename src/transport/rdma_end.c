@@ -75,7 +75,7 @@ static int end_begin(struct rdma_dev *d, struct rdma_end *e)
 {
 	struct ibv_qp_attr a = {
 		.qp_state = IBV_QPS_INIT, .port_num = d->v.port,
-		.pkey_index = mc_verbs_env("MC_PKEY_INDEX", 0, 65535, 0),
+		.pkey_index = mc_env_number("MC_PKEY_INDEX", 0, 65535, 0),
 		.qp_access_flags = IBV_ACCESS_LOCAL_WRITE |
 			IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE,
 	};
@@ -92,11 +92,11 @@ int mc_rdma_end_open(struct rdma_dev *d, bool sends, struct rdma_end *out)
 	int r = 0;
 
 	if (sends) {
-		e.depth = mc_verbs_env("MC_MAX_WR", 16, 16384, END_DEPTH);
+		e.depth = mc_env_number("MC_MAX_WR", 16, 16384, END_DEPTH);
 		e.depth = mc_min((int)e.depth, mc_min(max->max_qp_wr,
 						      max->max_cqe));
 		e.sges = mc_min(RDMA_SGES, max->max_sge);
-		e.inline_max = mc_verbs_env("MC_MAX_INLINE", 0, 1024,
+		e.inline_max = mc_env_number("MC_MAX_INLINE", 0, 1024,
 					    END_INLINE);
 		r = end_channel(d, &e);
 	}
@@ -121,10 +121,10 @@ static void end_address(struct rdma_dev *d, const struct rdma_far *far,
 	ah->is_global = 1;
 	ah->port_num = d->v.port;
 	ah->dlid = far->lid;
-	ah->sl = mc_verbs_env("MC_IB_SL", 0, 15, 0);
+	ah->sl = mc_env_number("MC_IB_SL", 0, 15, 0);
 	ah->grh.sgid_index = far->sgid_index;
 	ah->grh.hop_limit = END_HOPS;
-	ah->grh.traffic_class = mc_verbs_env("MC_IB_TC", 0, 255, 0);
+	ah->grh.traffic_class = mc_env_number("MC_IB_TC", 0, 255, 0);
 	memcpy(ah->grh.dgid.raw, far->gid, 16);
 }
 
@@ -163,9 +163,10 @@ static int end_ready(struct rdma_dev *d, struct rdma_end *e,
 {
 	struct ibv_qp_attr a = {
 		.qp_state = IBV_QPS_RTS, .sq_psn = e->psn, .rnr_retry = 7,
-		.timeout = mc_verbs_env("MC_IB_TIMEOUT", 1, 31, END_TIMEOUT),
-		.retry_cnt = mc_verbs_env("MC_IB_RETRIES", 0, 6, END_RETRIES),
-		.max_rd_atomic = far->rd_atomic,
+		.timeout = mc_env_number("MC_IB_TIMEOUT", 1, 31, END_TIMEOUT),
+		.retry_cnt = mc_env_number("MC_IB_RETRIES", 0, 6, END_RETRIES),
+		.max_rd_atomic = mc_min((int)far->rd_atomic,
+					d->v.attr.max_qp_init_rd_atom),
 	};
 
 	return end_modify(d, e, &a, IBV_QP_STATE | IBV_QP_TIMEOUT |

@@ -54,7 +54,7 @@ static void endpoint_free(struct rdma_endpoint *ep)
 static struct rdma_endpoint *endpoint_new(struct rdma_dev *d, const char *far)
 {
 	struct rdma_endpoint *ep = calloc(1, sizeof(*ep));
-	int n = mc_verbs_env("MC_NUM_QP_PER_EP", 1, MC_V1_QPS, ENDPOINT_QPS);
+	int n = mc_env_number("MC_NUM_QP_PER_EP", 1, MC_V1_QPS, ENDPOINT_QPS);
 
 	if (!ep) {
 		mc_err(-ENOMEM, "out of memory");
@@ -140,7 +140,7 @@ static struct rdma_endpoint *endpoint_find(struct rdma_ctx *c,
 static int endpoint_add(struct rdma_ctx *c, struct rdma_dev *d,
 			const char *far, struct rdma_endpoint **out)
 {
-	int max = mc_verbs_env("MC_MAX_EP_PER_CTX", 1, 65535, ENDPOINTS);
+	int max = mc_env_number("MC_MAX_EP_PER_CTX", 1, 65535, ENDPOINTS);
 
 	if (c->n_endpoints >= max)
 		return mc_err(-ENOSPC, "%s: %d endpoints are open already",

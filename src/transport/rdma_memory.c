@@ -14,6 +14,7 @@
  * error: the buffer is then moved by other transports.
  */
 #include "rdma.h"
+#include "cuda.h"
 
 #include "../base/clock.h"
 #include "../base/err.h"
@@ -68,7 +69,7 @@ struct memory_job {
 
 int mc_rdma_chunk_bits(const struct rdma_ctx *c)
 {
-	uint64_t max = mc_verbs_env("MC_MAX_MR_SIZE", 1 << RDMA_CHUNK_MIN,
+	uint64_t max = mc_env_number("MC_MAX_MR_SIZE", 1 << RDMA_CHUNK_MIN,
 				    INT64_MAX, 1ll << MEMORY_MAX_BITS);
 	int bits = RDMA_CHUNK_MIN;
 
@@ -335,7 +336,7 @@ static int memory_access(const struct rdma_ctx *c, const struct memory_job *j)
 		access |= IBV_ACCESS_REMOTE_READ;
 	if (j->info->access & MC_REMOTE_WRITE)
 		access |= IBV_ACCESS_REMOTE_WRITE;
-	if (mc_verbs_env("MC_IB_PCI_RELAXED_ORDERING", 0, 1, 1))
+	if (mc_env_number("MC_IB_PCI_RELAXED_ORDERING", 0, 1, 1))
 		access |= IBV_ACCESS_RELAXED_ORDERING;
 	if (c->on_demand && !j->gpu)
 		access |= IBV_ACCESS_ON_DEMAND;
@@ -356,7 +357,7 @@ static void memory_locate(struct memory_job *j)
 {
 	const struct mc_buffer_info *b = j->info;
 
-	j->dmabuf = mc_rdma_cuda_dmabuf(b->addr, b->len, &j->dmabuf_base);
+	j->dmabuf = mc_cuda_dmabuf(b->addr, b->len, &j->dmabuf_base);
 	j->gpu = j->dmabuf != -ENOENT || !strncmp(b->location, "cuda", 4);
 	if (j->dmabuf == -ENOENT)
 		mc_copy(j->no_dmabuf, "this process has not loaded "
@@ -395,9 +396,10 @@ static int memory_add(struct rdma_ctx *c, const struct mc_buffer_info *b,
 	return r < 0 ? mc_err(r, "out of memory") : 0;
 }
 
-static int memory_refuse(struct rdma_ctx *c, int r)
+static int memory_refuse(struct rdma_ctx *c, const struct mc_buffer_info *b,
+			 int r)
 {
-	if (c->asked)
+	if (c->asked || b->gpu)
 		return r;
 	if (!__atomic_exchange_n(&c->warned, true, __ATOMIC_RELAXED))
 		mc_log(MC_WARN, "rdma", "%s; such buffers go over other "
@@ -423,7 +425,7 @@ int mc_rdma_reg(void *ctx, const struct mc_buffer_info *b, int fd,
 		mc_copy(why, mc_errmsg());
 		memory_forget(c, m);
 		free(m);
-		return memory_refuse(c, mc_err(r, "%s", why));
+		return memory_refuse(c, b, mc_err(r, "%s", why));
 	}
 	start = mc_clock_ns() - start;
 	if (start > MEMORY_TELL_S * 1000 * (uint64_t)MC_MS)

@@ -240,6 +240,7 @@ void mc_rdma_notes_look(struct rdma_path *p, uint64_t now)
 	s->there = false;
 	s->posted_ns = now;
 	note_post(p, &wr);
+	p->note_look = p->note_request;
 }
 
 static void note_explain(struct rdma_path *p, struct mc_slice *s)

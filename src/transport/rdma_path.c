@@ -51,6 +51,7 @@ struct rdma_path *mc_rdma_path_new(struct rdma_ctx *c, int dev,
 	p->peer = *peer;
 	p->tail = &p->waiting;
 	p->notes_tail = &p->notes;
+	p->note_look = UINT64_MAX;
 	p->chunk_bits = RDMA_CHUNK_MAX;
 	p->base.fd = -1;
 	p->base.events = POLLIN;
@@ -473,7 +474,8 @@ static void path_refused(struct rdma_path *p)
 
 static void path_completed(struct rdma_path *p, const struct ibv_wc *wc)
 {
-	p->base.progress++;
+	if (wc->wr_id != p->note_look)
+		p->base.progress++;
 	if (wc->wr_id == RDMA_ANSWER) {
 		mc_rdma_note_answered(p, wc);
 		return;

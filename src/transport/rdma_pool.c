@@ -27,8 +27,8 @@ enum {
 void mc_rdma_pool_init(struct rdma_pool *p)
 {
 	pthread_mutex_init(&p->lock, NULL);
-	p->max = mc_verbs_env("MC_MAX_EP_PER_CTX", 1, 65535, POOL_MAX);
-	p->idle_ns = mc_verbs_env("MC_IB_IDLE_S", 0, 1 << 24, POOL_IDLE_S) *
+	p->max = mc_env_number("MC_MAX_EP_PER_CTX", 1, 65535, POOL_MAX);
+	p->idle_ns = mc_env_number("MC_IB_IDLE_S", 0, 1 << 24, POOL_IDLE_S) *
 		     1000ull * MC_MS;
 	p->swept_ns = mc_clock_tick_ns();
 }

@@ -361,6 +361,8 @@ static const char *tcp_cause(int status)
 		return "outside the registered buffers";
 	case -EACCES:
 		return "the buffer's access flags forbid it";
+	case -EOPNOTSUPP:
+		return "memory of a GPU, which tcp does not move";
 	}
 	return strerror(-status);
 }

@@ -128,6 +128,7 @@ enum mc_strangers { MC_STRANGERS_NO, MC_STRANGERS_TOO, MC_STRANGERS_ONLY };
 struct mc_transport {
 	const char *name;
 	enum mc_strangers strangers;	/* who speak only the public protocol */
+	bool gpu;			/* it reaches memory of GPUs, too */
 
 	/* @host is what the engine does for the transport (below). The context
 	 * lives as long as the engine. -EOPNOTSUPP: not on this machine. */

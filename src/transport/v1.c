@@ -116,11 +116,15 @@ static void v1_free(struct v1_path *p)
 static int v1_connect(void *ctx, const struct mc_peer *peer, int dev,
 		      uint64_t deadline_ns, struct mc_path **out)
 {
-	struct v1_path *p = v1_new(peer);
+	struct v1_path *p;
 	int fd, r;
 
 	(void)ctx;
 	(void)dev;
+	if (!peer->v1_addr[0])
+		return mc_err(-EOPNOTSUPP, "%s is not served by tcp",
+			      peer->name);
+	p = v1_new(peer);
 	if (!p)
 		return mc_err(-ENOMEM, "out of memory");
 	r = mc_net_connect(peer->v1_addr, NULL, deadline_ns, &fd);

@@ -6,6 +6,7 @@
  */
 #include "verbs.h"
 
+#include "../base/env.h"
 #include "../base/err.h"
 #include "../base/util.h"
 
@@ -57,19 +58,6 @@ int mc_verbs_load(void)
 {
 	pthread_once(&verbs_once, verbs_load_once);
 	return verbs_why[0] ? mc_err(-EOPNOTSUPP, "%s", verbs_why) : 0;
-}
-
-long mc_verbs_env(const char *name, long min, long max, long otherwise)
-{
-	const char *text = getenv(name);
-	char *end;
-	long v;
-
-	if (!text || !text[0])
-		return otherwise;
-	errno = 0;
-	v = strtol(text, &end, 10);
-	return errno || *end || v < min || v > max ? otherwise : v;
 }
 
 /* ---- GIDs ----------------------------------------------------------- */
@@ -183,8 +171,8 @@ static void verbs_gid_consider(struct verbs_port *p,
 static int verbs_gids(const struct verbs_dev *d, struct verbs_port *p)
 {
 	struct ibv_gid_entry *e = calloc(VERBS_TABLE, sizeof(*e));
-	int only = mc_verbs_env("MC_GID_INDEX", 0, 65535,
-				mc_verbs_env("NCCL_IB_GID_INDEX", 0, 65535,
+	int only = mc_env_number("MC_GID_INDEX", 0, 65535,
+				mc_env_number("NCCL_IB_GID_INDEX", 0, 65535,
 					     -1));
 	ssize_t n;
 
@@ -243,7 +231,7 @@ int mc_verbs_port(const struct verbs_dev *d, struct verbs_port *out)
 	*out = (struct verbs_port){
 		.num = d->port, .up = a.state == IBV_PORT_ACTIVE,
 		.ethernet = a.link_layer == IBV_LINK_LAYER_ETHERNET,
-		.mtu = mc_verbs_env("MC_MTU", 256, 4096, 4096),
+		.mtu = mc_env_number("MC_MTU", 256, 4096, 4096),
 		.lid = a.lid, .bw = verbs_bw(&a),
 	};
 	out->mtu = mc_min(out->mtu, 128 << a.active_mtu);
@@ -254,7 +242,7 @@ int mc_verbs_port(const struct verbs_dev *d, struct verbs_port *out)
 static uint8_t verbs_choose_port(struct ibv_context *ctx, int n)
 {
 	struct ibv_port_attr a;
-	int num = mc_verbs_env("MC_IB_PORT", 1, n, 0);
+	int num = mc_env_number("MC_IB_PORT", 1, n, 0);
 
 	for (int i = 1; !num && i <= n; i++)
 		if (!verbs_query_port(ctx, i, &a) &&

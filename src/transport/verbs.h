@@ -95,7 +95,4 @@ int mc_verbs_port_gid(const struct verbs_port *p, const uint8_t far[16],
 		      bool near);
 void mc_verbs_gid_text(const uint8_t raw[16], char out[VERBS_GID_TEXT]);
 
-/* A number in the environment, or @otherwise if it is unset or outside. */
-long mc_verbs_env(const char *name, long min, long max, long otherwise);
-
 #endif

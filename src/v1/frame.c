@@ -1,6 +1,7 @@
 /* frame.c - the public Mooncake's handshake frames; see frame.h. */
 #include "frame.h"
 
+#include "../base/env.h"
 #include "../base/err.h"
 #include "../base/net.h"
 #include "../base/util.h"
@@ -8,6 +9,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,10 +21,10 @@ enum {
 
 uint64_t mc_v1_frame_max(void)
 {
-	const char *text = getenv("MC_HANDSHAKE_MAX_LENGTH");
-	uint64_t n = text ? strtoull(text, NULL, 10) : 0;
+	long n = mc_env_number("MC_HANDSHAKE_MAX_LENGTH", 1, LONG_MAX,
+			       V1FRAME_MAX);
 
-	return n ? mc_min(n, (uint64_t)V1FRAME_CAP) : (uint64_t)V1FRAME_MAX;
+	return mc_min(n, (long)V1FRAME_CAP);
 }
 
 int64_t mc_v1_frame_length(const uint8_t first[MC_V1_FRAME_FIRST])

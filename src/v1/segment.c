@@ -365,6 +365,24 @@ static int v1seg_devices(struct json_object *o, struct mc_v1_segment *s)
 	return r;
 }
 
+/* One that we cannot use is passed over: which device is near what memory is
+ * good to know, no more. */
+static int v1seg_matrix(struct json_object *o, struct mc_v1_segment *s)
+{
+	struct json_object *m = v1seg_get(o, "priority_matrix",
+					  json_type_object);
+	const char *json = m && s->rdma ? json_object_to_json_string(m) : NULL;
+	int r = 0;
+
+	if (json)
+		r = mc_matrix_parse(&s->matrix, json, strlen(json));
+	if (!r || r == -ENOMEM)
+		return r;
+	mc_log(MC_INFO, "v1", "%s: its priority_matrix: %s", s->name,
+	       mc_errmsg());
+	return 0;
+}
+
 static int v1seg_tcp(struct json_object *o, struct mc_v1_segment *s)
 {
 	uint64_t port, version;
@@ -395,6 +413,8 @@ static int v1seg_decode(struct json_object *o, struct mc_v1_segment *s)
 		return mc_err(-EBADMSG, "segment descriptor: no protocol");
 	r = v1seg_devices(o, s);
 	if (!r)
+		r = v1seg_matrix(o, s);
+	if (!r)
 		r = v1seg_buffers(o, s);
 	if (!r)
 		r = v1seg_order(s);
@@ -423,6 +443,8 @@ void mc_v1_segment_free(struct mc_v1_segment *s)
 {
 	free(s->buf);
 	free(s->rkeys);
+	mc_matrix_put(s->matrix);
+	s->matrix = NULL;
 	s->buf = NULL;
 	s->rkeys = NULL;
 	s->n = 0;

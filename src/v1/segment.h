@@ -6,6 +6,7 @@
 #ifndef MC_V1_SEGMENT_H
 #define MC_V1_SEGMENT_H
 
+#include "../topology/matrix.h"
 #include "../transport/transport.h"
 
 struct mc_v1_segment {
@@ -22,6 +23,7 @@ struct mc_v1_segment {
 	struct mc_v1_device devs[MC_V1_DEVICES];
 	uint32_t *rkeys;		/* of each buffer for each device: 0 by
 					 * tcp alone */
+	struct mc_matrix *matrix;	/* of the devices; NULL */
 };
 
 /* -EBADMSG: it is not a descriptor, or one that the public decoder would

@@ -12,6 +12,7 @@
 #include "frame.h"
 
 #include "../base/clock.h"
+#include "../base/env.h"
 #include "../base/err.h"
 #include "../base/memfd.h"
 #include "../base/net.h"
@@ -416,18 +417,10 @@ int mc_v1_server_port(const struct mc_v1_server *s)
 	return s->port;
 }
 
-static int v1serve_env(const char *name, int otherwise)
-{
-	const char *text = getenv(name);
-	int port = text ? atoi(text) : 0;
-
-	return port >= 1024 && port <= 65535 ? port : otherwise;
-}
-
 int mc_v1_port(void)
 {
-	int first = v1serve_env("MC_MIN_RPC_PORT", 15000);
-	int last = v1serve_env("MC_MAX_RPC_PORT", 17000);
+	int first = mc_env_number("MC_MIN_RPC_PORT", 1024, 65535, 15000);
+	int last = mc_env_number("MC_MAX_RPC_PORT", 1024, 65535, 17000);
 	uint32_t n = 0;
 
 	if (getrandom(&n, sizeof(n), 0) < 0)

@@ -3,8 +3,10 @@
  * in for CUDA's: made by the compiler, and put where the real one is looked
  * for. It takes what the real one takes, and nothing else.
  */
-#include "../../src/transport/rdma.h"
+#include "../../src/transport/cuda.h"
 #include "../../src/base/err.h"
+
+#include <mooncake.h>
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -29,8 +31,8 @@ static const char driver[] =
 	"{ return at < 0x10000 || at + n > 0x10000 + 16 * 4096; }\n"
 	"int cuPointerGetAttribute(void *out, int what,\n"
 	"			  unsigned long long at)\n"
-	"{ if (what != 2 || outside(at, 1)) return 1;\n"
-	"  *(unsigned *)out = 2; return 0; }\n"
+	"{ if ((what != 2 && what != 9) || outside(at, 1)) return 1;\n"
+	"  *(unsigned *)out = what == 9 ? 3 : 2; return 0; }\n"
 	"int cuMemGetHandleForAddressRange(void *out,\n"
 	"	unsigned long long at, size_t n, int kind,\n"
 	"	unsigned long long flags)\n"
@@ -59,7 +61,7 @@ static void the_driver_is_not_loaded_from_here(void **state)
 
 	(void)state;
 	assert_false(loaded());
-	assert_int_equal(mc_rdma_cuda_dmabuf(FROM, PAGE, &base), -ENOENT);
+	assert_int_equal(mc_cuda_dmabuf(FROM, PAGE, &base), -ENOENT);
 	assert_false(loaded());
 }
 
@@ -87,8 +89,30 @@ static void other_memory_is_left_alone(void **state)
 	uint64_t base;
 
 	(void)state;
-	assert_int_equal(mc_rdma_cuda_dmabuf((uintptr_t)&base, 8, &base),
+	assert_int_equal(mc_cuda_dmabuf((uintptr_t)&base, 8, &base),
 			 -ENOENT);
+}
+
+static void which_gpu_it_is_is_known(void **state)
+{
+	(void)state;
+	assert_int_equal(mc_cuda_device(FROM + LEN - 1), 3);
+	assert_int_equal(mc_cuda_device(FROM + LEN), -1);
+}
+
+/* The CPU would not get far with it. */
+static void without_rdma_it_is_not_registered(void **state)
+{
+	struct mc_options o = { .transports = "tcp" };
+	struct mc_engine *e;
+
+	(void)state;
+	assert_int_equal(mc_open(&e, &o), 0);
+	assert_int_equal(mc_buffer_reg(e, (void *)FROM, LEN, NULL,
+				       MC_REMOTE_RW), -EOPNOTSUPP);
+	assert_non_null(strstr(mc_errmsg(), "cuda:3"));
+	assert_non_null(strstr(mc_errmsg(), "rdma"));
+	mc_close(e);
 }
 
 static void whole_pages_are_asked_for(void **state)
@@ -105,7 +129,7 @@ static void whole_pages_are_asked_for(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		uint64_t base = 0;
-		int fd = mc_rdma_cuda_dmabuf(cases[i].addr, cases[i].len,
+		int fd = mc_cuda_dmabuf(cases[i].addr, cases[i].len,
 					     &base);
 
 		assert_true(fd >= 0);
@@ -122,11 +146,11 @@ static void a_refusal_is_told_in_the_words_of_the_driver(void **state)
 
 	assert_non_null(refuses);
 	*refuses = 1;
-	assert_int_equal(mc_rdma_cuda_dmabuf(FROM, PAGE, &base), -EOPNOTSUPP);
+	assert_int_equal(mc_cuda_dmabuf(FROM, PAGE, &base), -EOPNOTSUPP);
 	assert_non_null(strstr(mc_errmsg(), "CUDA_ERROR_NOT_SUPPORTED (801)"));
 	*refuses = 0;
 	/* Not all of it is there; the stand-in has no name for that. */
-	assert_int_equal(mc_rdma_cuda_dmabuf(FROM, LEN + 1, &base),
+	assert_int_equal(mc_cuda_dmabuf(FROM, LEN + 1, &base),
 			 -EOPNOTSUPP);
 	assert_non_null(strstr(mc_errmsg(), "error (1)"));
 }
@@ -167,6 +191,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test(the_driver_is_not_loaded_from_here),
 		cmocka_unit_test_setup_teardown(other_memory_is_left_alone,
 						use_driver, leave_driver),
+		cmocka_unit_test_setup_teardown(which_gpu_it_is_is_known,
+						use_driver, leave_driver),
+		cmocka_unit_test_setup_teardown(
+			without_rdma_it_is_not_registered,
+			use_driver, leave_driver),
 		cmocka_unit_test_setup_teardown(whole_pages_are_asked_for,
 						use_driver, leave_driver),
 		cmocka_unit_test_setup_teardown(

@@ -3,8 +3,10 @@
  * and a GPU; cuda_test.c has a stand-in for both. What the driver cannot do on
  * a machine is told in its words, and that is checked too.
  */
-#include "../../src/transport/rdma.h"
+#include "../../src/transport/cuda.h"
 #include "../../src/base/err.h"
+
+#include <mooncake.h>
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -67,10 +69,12 @@ static void memory_of_a_gpu_is_known_from_other_memory(void **state)
 
 	(void)state;
 	need_gpu();
-	assert_int_equal(mc_rdma_cuda_dmabuf((uintptr_t)&base, 8, &base),
+	assert_int_equal(mc_cuda_dmabuf((uintptr_t)&base, 8, &base),
 			 -ENOENT);
-	fd = mc_rdma_cuda_dmabuf(gpu.addr, LEN, &base);
+	fd = mc_cuda_dmabuf(gpu.addr, LEN, &base);
 	assert_int_not_equal(fd, -ENOENT);
+	assert_int_equal(mc_cuda_device(gpu.addr), gpu.device);
+	assert_int_equal(mc_cuda_device((uintptr_t)&base), -1);
 	if (fd >= 0)
 		close(fd);
 }
@@ -89,7 +93,7 @@ static void a_buffer_is_a_dmabuf_of_whole_pages(void **state)
 	need_gpu();
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		uint64_t base = 0;
-		int fd = mc_rdma_cuda_dmabuf(gpu.addr + cases[i].off,
+		int fd = mc_cuda_dmabuf(gpu.addr + cases[i].off,
 					     cases[i].len, &base);
 
 		if (!gpu.supported) {
@@ -113,9 +117,24 @@ static void what_is_past_the_end_is_refused(void **state)
 
 	(void)state;
 	need_gpu();
-	assert_int_equal(mc_rdma_cuda_dmabuf(gpu.addr, 1ull << 40, &base),
+	assert_int_equal(mc_cuda_dmabuf(gpu.addr, 1ull << 40, &base),
 			 -EOPNOTSUPP);
 	assert_non_null(strstr(mc_errmsg(), "CUDA_ERROR"));
+}
+
+/* Where no rdma is, as on most machines that have a GPU and run this. */
+static void what_cannot_be_moved_is_not_registered(void **state)
+{
+	struct mc_options o = { .transports = "tcp" };
+	struct mc_engine *e;
+
+	(void)state;
+	need_gpu();
+	assert_int_equal(mc_open(&e, &o), 0);
+	assert_int_equal(mc_buffer_reg(e, (void *)gpu.addr, LEN, NULL,
+				       MC_REMOTE_RW), -EOPNOTSUPP);
+	assert_non_null(strstr(mc_errmsg(), "rdma"));
+	mc_close(e);
 }
 
 int main(void)
@@ -124,6 +143,7 @@ int main(void)
 		cmocka_unit_test(memory_of_a_gpu_is_known_from_other_memory),
 		cmocka_unit_test(a_buffer_is_a_dmabuf_of_whole_pages),
 		cmocka_unit_test(what_is_past_the_end_is_refused),
+		cmocka_unit_test(what_cannot_be_moved_is_not_registered),
 	};
 
 	return cmocka_run_group_tests_name("gpu", tests, open_gpu, close_gpu);

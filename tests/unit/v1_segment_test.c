@@ -92,7 +92,8 @@ static void keys_go_with_buffers(void **state)
 		"{\"protocol\":\"rdma\",\"devices\":[{\"name\":\"m0\","
 		"\"lid\":7,\"gid\":\"00:01:02:03:04:05:06:07:08:09:0a:0b:"
 		"0c:0d:0e:ff\"},"
-		"{\"name\":\"m1\",\"gid\":\"no\"}],\"buffers\":["
+		"{\"name\":\"m1\",\"gid\":\"no\"}],\"priority_matrix\":{"
+		"\"cpu:0\":[[\"m1\"],[\"m0\"]]},\"buffers\":["
 		"{\"name\":\"cpu:0\",\"addr\":8192,\"length\":16,"
 		"\"rkey\":[3,4294967295],\"lkey\":[0,0]},"
 		"{\"name\":\"cpu:0\",\"addr\":64,\"length\":16,"
@@ -116,6 +117,22 @@ static void keys_go_with_buffers(void **state)
 	assert_int_equal(key, 4294967295);
 	assert_false(mc_v1_segment_key(&s, s.buf[1].id, 2, &key));
 	assert_false(mc_v1_segment_key(&s, s.buf[1].id + 1, 0, &key));
+	assert_int_equal(mc_matrix_rank(s.matrix, 0, "m1"), 0);
+	assert_int_equal(mc_matrix_rank(s.matrix, 0, "m0"), 1);
+	mc_v1_segment_free(&s);
+}
+
+static void a_matrix_that_makes_no_sense_is_passed_over(void **state)
+{
+	static const char json[] =
+		"{\"protocol\":\"rdma\",\"devices\":[{\"name\":\"m0\"}],"
+		"\"priority_matrix\":{\"cpu:0\":[[\"m0\"]]}}";
+	struct mc_v1_segment s;
+
+	(void)state;
+	ok(mc_v1_segment_decode(json, strlen(json), &s));
+	assert_int_equal(s.n_devs, 1);
+	assert_null(s.matrix);
 	mc_v1_segment_free(&s);
 }
 
@@ -192,6 +209,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(descriptors_are_read_liberally),
 		cmocka_unit_test(keys_go_with_buffers),
+		cmocka_unit_test(a_matrix_that_makes_no_sense_is_passed_over),
 		cmocka_unit_test(meetings_are_told_and_heard),
 		cmocka_unit_test(overlapping_buffers_are_cut),
 		cmocka_unit_test(places_and_notifications_are_read),

@@ -2,6 +2,7 @@
  * verbs_test.c - which GID of a port is the best one to be reached by, which
  * two may reach one another, and in how large chunks memory is registered.
  */
+#include "../../src/base/env.h"
 #include "../../src/transport/rdma.h"
 
 #include <arpa/inet.h>
@@ -115,13 +116,13 @@ static void numbers_come_from_the_environment(void **state)
 {
 	(void)state;
 	unsetenv("MC_TEST_NUMBER");
-	assert_int_equal(mc_verbs_env("MC_TEST_NUMBER", 0, 9, 5), 5);
+	assert_int_equal(mc_env_number("MC_TEST_NUMBER", 0, 9, 5), 5);
 	setenv("MC_TEST_NUMBER", "7", 1);
-	assert_int_equal(mc_verbs_env("MC_TEST_NUMBER", 0, 9, 5), 7);
+	assert_int_equal(mc_env_number("MC_TEST_NUMBER", 0, 9, 5), 7);
 	setenv("MC_TEST_NUMBER", "10", 1);
-	assert_int_equal(mc_verbs_env("MC_TEST_NUMBER", 0, 9, 5), 5);
+	assert_int_equal(mc_env_number("MC_TEST_NUMBER", 0, 9, 5), 5);
 	setenv("MC_TEST_NUMBER", "7 ", 1);
-	assert_int_equal(mc_verbs_env("MC_TEST_NUMBER", 0, 9, 5), 5);
+	assert_int_equal(mc_env_number("MC_TEST_NUMBER", 0, 9, 5), 5);
 }
 
 static int chunk_bits(const char *env, uint64_t a, uint64_t b)

@@ -53,6 +53,7 @@ run "numa: the nearer device" "$build/mooncake" run tests/vm/numa.lua \
 run "topology: near at both ends" "$build/mooncake" test \
 	tests/topology_rdma_test.lua
 run "many buffers" "$build/mooncake" run tests/vm/many.lua rxe0 rxe1
+run "memory of a GPU" "$build/mooncake" run tests/vm/gpu.lua rxe0 rxe2
 run "memory in small chunks" env MC_MAX_MR_SIZE=65536 \
 	"$build/mooncake" run tests/vm/memory.lua rxe0,rxe1 rxe2 4096
 run "memory in large chunks" env MC_MAX_MR_SIZE=4096 \

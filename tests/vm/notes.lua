@@ -139,6 +139,15 @@ mooncake.sleep(1500)
 other:kill "CONT"
 assert(told:wait(-1))
 peer.report("frozen for 1500 ms: told after", (mooncake.now() - start) * 1000)
+-- Without a deadline it fails once nothing has moved for a while.
+other:kill "STOP"
+start = mooncake.now()
+told = assert(near:submit({}, { notify = { segment = o, name = "frozen again" } }))
+r, why = told:wait(-1)
+print("  " .. tostring(why))
+if r or mooncake.now() - start > 3 then error "it did not fail in time" end
+other:kill "CONT"
+assert(near:notify(o, "goes on", "", 10000))
 other:kill "KILL"
 start = mooncake.now()
 r, why = near:notify(o, "dead", "", 10000)

@@ -40,15 +40,22 @@ end
 
 local function ended(batch) return batch:poll() ~= "pending" end
 
--- The third is written to all the while: f() goes on as long as it does.
+-- The third is written to all the while, one block at a time: f() goes on as long as it
+-- does.
 local steady = 0
+local function block()
+   local f = far[3]
+   return assert(e:submit({ { op = "write", segment = f.s, buf = f.near, remote = f.base,
+      len = BLOCK } }, { timeout_ms = 10000 }))
+end
+
 local function meanwhile(f)
-   local batch = submit(far[3], 10000)
+   local batch = block()
    repeat
       if ended(batch) then
          assert(batch:wait(-1))
          steady = steady + 1
-         batch = submit(far[3], 10000)
+         batch = block()
       end
       mooncake.sleep(1)
    until f()
@@ -69,7 +76,7 @@ local r, why, errno = list[3]:wait(-1)
 if r then error "it was written to a dead process" end
 print(("  %s (%d)"):format(why, errno))
 if not why:find(one.name, 1, true) then error "the error does not name the peer" end
-print(("  meanwhile %d batches of another peer"):format(steady))
+print(("  meanwhile %d blocks of another peer"):format(steady))
 if steady == 0 then error "the others stood still" end
 
 -- Frozen: its memory is there all the same, as its processor is not asked.

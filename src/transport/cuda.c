@@ -1,23 +1,27 @@
 /*
- * rdma_cuda.c - memory of GPUs, as a dma-buf: what an RDMA device can be told
- * to read and write without help of a kernel module of the GPU's.
+ * cuda.c - memory of GPUs: which GPU has it, and its dma-buf, which an RDMA
+ * device can be told to read and write without help of a kernel module of the
+ * GPU's.
  *
  * The driver's library is never loaded from here. A process that has CUDA
  * memory has loaded it, and one that has not is spared its threads and memory.
  * Its functions are few and their signatures fixed, so they stand here and no
  * headers of CUDA's are needed.
  */
-#include "rdma.h"
+#include "cuda.h"
 
 #include "../base/err.h"
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <unistd.h>
 
 enum {
 	CUDA_OK = 0,
 	CUDA_ATTRIBUTE_MEMORY_TYPE = 2,
+	CUDA_ATTRIBUTE_DEVICE = 9,
 	CUDA_MEMORY_DEVICE = 2,
 	CUDA_HANDLE_DMA_BUF_FD = 1,
 };
@@ -51,6 +55,20 @@ static bool cuda_owns(const struct cuda_lib *l, uint64_t addr)
 	       CUDA_OK && type == CUDA_MEMORY_DEVICE;
 }
 
+int mc_cuda_device(uint64_t addr)
+{
+	struct cuda_lib l = { 0 };
+	int device = -1;
+
+	if (!cuda_open(&l))
+		return -1;
+	if (cuda_owns(&l, addr) &&
+	    l.attribute(&device, CUDA_ATTRIBUTE_DEVICE, addr) != CUDA_OK)
+		device = 0;
+	dlclose(l.lib);
+	return device;
+}
+
 /* The driver takes whole pages of the host's. */
 static int cuda_dmabuf(const struct cuda_lib *l, uint64_t addr, uint64_t len,
 		       uint64_t *base)
@@ -73,7 +91,7 @@ static int cuda_dmabuf(const struct cuda_lib *l, uint64_t addr, uint64_t len,
 		      why ? why : "error", r);
 }
 
-int mc_rdma_cuda_dmabuf(uint64_t addr, uint64_t len, uint64_t *base)
+int mc_cuda_dmabuf(uint64_t addr, uint64_t len, uint64_t *base)
 {
 	struct cuda_lib l = { 0 };
 	int r = -ENOENT;
