@@ -191,8 +191,9 @@ int mc_host_handshake(struct mc_host *h, const struct mc_peer *peer,
 static struct mc_buffer_info reg_memory(struct mc_host *h, void *addr,
 					uint64_t len, unsigned access, int fd)
 {
-	struct mc_buffer_info b = { (uint64_t)(uintptr_t)addr, len,
-				    ++h->last_id, access, "cpu:0" };
+	struct mc_buffer_info b = { .addr = (uintptr_t)addr, .len = len,
+				    .id = ++h->last_id, .access = access,
+				    .location = "cpu:0" };
 
 	assert_int_equal(tested_shm.reg(h->ctx, &b, fd, 0), 0);
 	return b;
@@ -404,7 +405,8 @@ static struct mc_buffer_info ask_buffer(struct pair *t, enum job job,
 {
 	struct job_msg m = ask(t, job, 0, len, access);
 
-	return (struct mc_buffer_info){ m.addr, len, m.n, access, "" };
+	return (struct mc_buffer_info){ .addr = m.addr, .len = len,
+					.id = m.n, .access = access };
 }
 
 #endif

@@ -44,11 +44,13 @@ static void local_checks_and_moves(void **state)
 	struct mc_host h = { .name = "me", .epoch = 5 };
 	struct mc_peer self = peer_of(&h), other = { .epoch = 6 };
 	char mem[8192] = "", *data = malloc(3 * MIB), *big = malloc(3 * MIB);
-	struct mc_buffer_info b = { (uintptr_t)mem, 4096, 1, MC_REMOTE_RW, "" };
-	struct mc_buffer_info ro = { (uintptr_t)mem + 4096, 4096, 2,
-				     MC_REMOTE_READ, "" };
-	struct mc_buffer_info l = { (uintptr_t)big, 3 * MIB, 3,
-				    MC_REMOTE_WRITE, "" };
+	struct mc_buffer_info b = { .addr = (uintptr_t)mem, .len = 4096,
+				    .id = 1, .access = MC_REMOTE_RW };
+	struct mc_buffer_info ro = { .addr = (uintptr_t)mem + 4096,
+				     .len = 4096, .id = 2,
+				     .access = MC_REMOTE_READ };
+	struct mc_buffer_info l = { .addr = (uintptr_t)big, .len = 3 * MIB,
+				    .id = 3, .access = MC_REMOTE_WRITE };
 	struct mc_path *p;
 	void *ctx = NULL;
 
