@@ -91,6 +91,7 @@ static void batch_reset(struct batch *b)
 	b->state = MC_PENDING;
 	b->deadline_ns = b->quiesce_ns = 0;
 	b->canceled = b->async = b->freed = b->listed = false;
+	b->beginning = false;
 	b->weighted = b->workers_only = b->note_due = false;
 	free(b->note);
 	b->note = NULL;
@@ -478,12 +479,22 @@ static void batch_activate(struct batch *b)
 	pthread_mutex_unlock(&e->batch_lock);
 }
 
+/* Many slices take their time: none that is posted last is late for that. */
+static void batch_begun(struct batch *b)
+{
+	pthread_mutex_lock(&b->lock);
+	b->progress_ns = mc_clock_ns();
+	b->beginning = false;
+	pthread_mutex_unlock(&b->lock);
+}
+
 void batch_start(struct batch *b, bool async)
 {
 	uint32_t n = b->n_slices - !!b->note;
 	struct peer *last = NULL;
 
 	b->async = async;
+	b->beginning = async && n;
 	b->left = n;
 	count(&b->e->stats.batches, 1);
 	count(&b->e->stats.requests, b->n_reqs);
@@ -502,6 +513,8 @@ void batch_start(struct batch *b, bool async)
 			last = b->slices[i].peer;
 			spray_pump(last, async ? NULL : b);
 		}
+	if (async)
+		batch_begun(b);
 	batch_leave(b);
 }
 

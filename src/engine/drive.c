@@ -315,6 +315,8 @@ static int drive_expiry(struct batch *b, uint64_t now)
 		return -ECANCELED;
 	if (b->deadline_ns)
 		return now >= b->deadline_ns ? -ETIMEDOUT : 0;
+	if (b->beginning)
+		return 0;
 	for (uint32_t i = 0; i < b->n_slices; i++)
 		if (b->slices[i].peer != last) {
 			last = b->slices[i].peer;

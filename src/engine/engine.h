@@ -274,6 +274,7 @@ struct batch {
 	enum mc_state state;		/* of the whole; atomic */
 	uint64_t deadline_ns;		/* 0: by progress */
 	uint64_t progress_ns;		/* when something last moved */
+	bool beginning;			/* not all is posted: it moves */
 	bool canceled;
 	int expired;			/* -ETIMEDOUT or -ECANCELED */
 	uint64_t quiesce_ns;		/* then its paths are closed */

@@ -182,16 +182,21 @@ static bool spray_reaches(const struct rail *r, const struct slice *s)
 	return false;
 }
 
-/* It begins near, and is idle all the same: it was slow once. Each time that it
- * is passed over it is believed to be a little faster, up to @like, so that it
- * is tried again. */
+/* It begins near, and is idle all the same: it was slow, or late, once. Each
+ * time that it is passed over it is believed to be a little better, up to
+ * @like, so that it is tried again. */
 static void spray_trust(struct rail *r, const struct rail *like)
 {
 	uint64_t bw = __atomic_load_n(&r->bw, __ATOMIC_RELAXED);
+	uint64_t late = __atomic_load_n(&r->latency_ns, __ATOMIC_RELAXED);
 
-	if (!__atomic_load_n(&r->inflight, __ATOMIC_RELAXED) &&
-	    bw < __atomic_load_n(&like->bw, __ATOMIC_RELAXED))
+	if (__atomic_load_n(&r->inflight, __ATOMIC_RELAXED))
+		return;
+	if (bw < __atomic_load_n(&like->bw, __ATOMIC_RELAXED))
 		__atomic_store_n(&r->bw, bw + bw / 32, __ATOMIC_RELAXED);
+	if (late > __atomic_load_n(&like->latency_ns, __ATOMIC_RELAXED))
+		__atomic_store_n(&r->latency_ns, late - late / 32,
+				 __ATOMIC_RELAXED);
 }
 
 /* The path at hand is far from the memory at one end: rails that begin near it

@@ -20,6 +20,10 @@
 
 enum {
 	PATH_REAP = 16,			/* completions taken at a time */
+	PATH_ROUNDS = 8,		/* of that, before the caller is told:
+					 * where a request takes 10 ms, all of
+					 * them take longer than may pass
+					 * without a sign of life */
 	/* Posted and not heard of: what the fastest port moves in 40 us. More
 	 * would only wait in the device, where no other path can have it; and
 	 * soft-RoCE, which sends from whoever posts, keeps one CPU busy if all
@@ -587,7 +591,7 @@ int mc_rdma_poll(struct mc_path *base, struct mc_slice **out, int max)
 {
 	struct rdma_path *p = path_of(base);
 	bool refused = false;
-	int n = 0;
+	int n = 0, rounds = 0;
 
 	if (base->err)
 		return 0;
@@ -595,7 +599,9 @@ int mc_rdma_poll(struct mc_path *base, struct mc_slice **out, int max)
 		/* What ended without a request of its own, or had no place. */
 		if (p->head != p->next || p->note_answered)
 			n = path_take(p, out, max);
-		while (n < max && path_reap(p, &refused)) {
+		while (n < max && rounds < PATH_ROUNDS &&
+		       path_reap(p, &refused)) {
+			rounds++;
 			n += path_take(p, out + n, max - n);
 			if (refused) {
 				path_refused(p);
@@ -606,7 +612,8 @@ int mc_rdma_poll(struct mc_path *base, struct mc_slice **out, int max)
 			if (p->notes)
 				mc_rdma_notes_push(p);
 		}
-	} while (!n && !base->err && mc_rdma_path_arm(p));
+	} while (!n && rounds < PATH_ROUNDS && !base->err &&
+		 mc_rdma_path_arm(p));
 	if (!n && !base->err)
 		path_look(p);
 	return n;
