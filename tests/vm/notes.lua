@@ -126,11 +126,15 @@ peer.report(("%d told in order, %d by a rail, with links down and up"):format(se
    (mooncake.now() - start) * 1000)
 
 -- A peer that does not answer for a while is told all the same; one that is dead is not.
-local other = peer.start { devices = arg[2], len = BLOCK }
-local o = assert(near:segment(other.name, 10000))
-before = by_rail()
-assert(near:notify(o, "hello", "", 10000))
-if by_rail() == before then error "the other has no rail" end
+local function another()
+   local p = peer.start { devices = arg[2], len = BLOCK }
+   local segment, by = assert(near:segment(p.name, 10000)), by_rail()
+   assert(near:notify(segment, "hello", "", 10000))
+   if by_rail() == by then error "it has no rail" end
+   return p, segment
+end
+
+local other, o = another()
 other:kill "STOP"
 start = mooncake.now()
 local told = assert(near:submit({}, { timeout_ms = 20000,
@@ -148,6 +152,8 @@ print("  " .. tostring(why))
 if r or mooncake.now() - start > 3 then error "it did not fail in time" end
 other:kill "CONT"
 assert(near:notify(o, "goes on", "", 10000))
+other:kill "TERM"
+other, o = another()
 other:kill "KILL"
 start = mooncake.now()
 r, why = near:notify(o, "dead", "", 10000)
