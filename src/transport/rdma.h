@@ -141,6 +141,11 @@ struct rdma_far {
 	uint8_t gid[16];
 };
 
+/* A queue of @n completions, and a channel that tells of them without
+ * blocking; what there is of them on error is the caller's to destroy. */
+int mc_rdma_channel(struct rdma_dev *d, int n, struct ibv_comp_channel **ch,
+		    struct ibv_cq **cq);
+
 int mc_rdma_end_open(struct rdma_dev *d, bool sends, struct rdma_end *out);
 int mc_rdma_end_join(struct rdma_dev *d, struct rdma_end *e,
 		     const struct rdma_far *far);

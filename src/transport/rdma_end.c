@@ -28,17 +28,17 @@ enum {
 	END_LOOK_US = 50,
 };
 
-static int end_channel(struct rdma_dev *d, struct rdma_end *e)
+int mc_rdma_channel(struct rdma_dev *d, int n, struct ibv_comp_channel **ch,
+		    struct ibv_cq **cq)
 {
-	e->channel = mc_verbs.create_comp_channel(d->v.ctx);
-	if (!e->channel)
+	*ch = mc_verbs.create_comp_channel(d->v.ctx);
+	if (!*ch)
 		return mc_syserr(-errno, "rdma: %s: completion channel",
 				 d->v.name);
-	fcntl(e->channel->fd, F_SETFL,
-	      fcntl(e->channel->fd, F_GETFL) | O_NONBLOCK);
-	e->cq = mc_verbs.create_cq(d->v.ctx, e->depth, NULL, e->channel, 0);
-	return e->cq ? 0 : mc_syserr(-errno, "rdma: %s: completion queue of "
-				     "%u", d->v.name, e->depth);
+	fcntl((*ch)->fd, F_SETFL, fcntl((*ch)->fd, F_GETFL) | O_NONBLOCK);
+	*cq = mc_verbs.create_cq(d->v.ctx, n, NULL, *ch, 0);
+	return *cq ? 0 : mc_syserr(-errno, "rdma: %s: completion queue of %d",
+				   d->v.name, n);
 }
 
 static int end_queue_pair(struct rdma_dev *d, struct rdma_end *e)
@@ -98,7 +98,7 @@ int mc_rdma_end_open(struct rdma_dev *d, bool sends, struct rdma_end *out)
 		e.sges = mc_min(RDMA_SGES, max->max_sge);
 		e.inline_max = mc_env_number("MC_MAX_INLINE", 0, 1024,
 					    END_INLINE);
-		r = end_channel(d, &e);
+		r = mc_rdma_channel(d, e.depth, &e.channel, &e.cq);
 	}
 	if (!r)
 		r = end_queue_pair(d, &e);

@@ -21,7 +21,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 
 enum {
@@ -137,18 +136,11 @@ int mc_rdma_notes_serve(struct rdma_ctx *c, struct rdma_dev *d)
 {
 	/* Of each end a receive, and an answer that has been sent. */
 	int n = mc_min(2 * RDMA_SERVED, d->v.attr.max_cqe);
+	int r = mc_rdma_channel(d, n, &d->channel, &d->cq);
 
+	if (r < 0)
+		return r;
 	d->rdma = c;
-	d->channel = mc_verbs.create_comp_channel(d->v.ctx);
-	if (!d->channel)
-		return mc_syserr(-errno, "rdma: %s: completion channel",
-				 d->v.name);
-	fcntl(d->channel->fd, F_SETFL,
-	      fcntl(d->channel->fd, F_GETFL) | O_NONBLOCK);
-	d->cq = mc_verbs.create_cq(d->v.ctx, n, NULL, d->channel, 0);
-	if (!d->cq)
-		return mc_syserr(-errno, "rdma: %s: completion queue of %d",
-				 d->v.name, n);
 	ibv_req_notify_cq(d->cq, 0);
 	d->notes = (struct mc_event){ notes_on_event, d->channel->fd };
 	return mc_host_watch(c->host, &d->notes);
