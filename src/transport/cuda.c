@@ -14,6 +14,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <unistd.h>
@@ -34,12 +35,29 @@ struct cuda_lib {
 	int (*error)(int code, const char **name);
 };
 
-/* Asked each time: the process may load it late. */
+static int cuda_count(struct dl_phdr_info *info, size_t size, void *out)
+{
+	(void)size;
+	*(uint64_t *)out = info->dlpi_adds;
+	return 1;			/* the first one is enough */
+}
+
+/* Asked each time, as the process may load it late; but to look for what is not
+ * there costs hundreds of microseconds, so only if anything was loaded since it
+ * was not. */
 static bool cuda_open(struct cuda_lib *l)
 {
-	l->lib = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-	if (!l->lib)
+	static uint64_t absent;		/* so many loads, and not it; atomic */
+	uint64_t loads = 0;
+
+	dl_iterate_phdr(cuda_count, &loads);
+	if (loads == __atomic_load_n(&absent, __ATOMIC_RELAXED))
 		return false;
+	l->lib = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+	if (!l->lib) {
+		__atomic_store_n(&absent, loads, __ATOMIC_RELAXED);
+		return false;
+	}
 	l->attribute = dlsym(l->lib, "cuPointerGetAttribute");
 	l->handle = dlsym(l->lib, "cuMemGetHandleForAddressRange");
 	l->error = dlsym(l->lib, "cuGetErrorName");
