@@ -91,7 +91,6 @@ static void batch_reset(struct batch *b)
 	b->state = MC_PENDING;
 	b->deadline_ns = b->quiesce_ns = 0;
 	b->canceled = b->async = b->freed = b->listed = false;
-	b->beginning = false;
 	b->weighted = b->workers_only = b->note_due = false;
 	free(b->note);
 	b->note = NULL;

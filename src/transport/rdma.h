@@ -158,7 +158,7 @@ void mc_rdma_end_close(struct rdma_end *e);
 /* ---- notifications (rdma_note.c) ------------------------------------ */
 
 /* What a notification is sent from, or received in. */
-struct rdma_letter {
+struct rdma_note_mem {
 	char *bytes;			/* MC_NOTE_MAX */
 	struct ibv_mr *mr;
 };
@@ -170,14 +170,14 @@ struct rdma_served {
 	uint64_t gone_ns;
 	char peer[MC_NAME_MAX];
 	struct rdma_end end;
-	struct rdma_letter letter;
+	struct rdma_note_mem note_mem;
 	uint32_t notes;			/* taken */
 	struct rdma_served *next;
 };
 
 struct rdma_path;
 
-void mc_rdma_letter_close(struct rdma_letter *l);
+void mc_rdma_note_mem_close(struct rdma_note_mem *l);
 
 /* The device tells of notifications from now on. */
 int mc_rdma_notes_serve(struct rdma_ctx *c, struct rdma_dev *d);
@@ -302,7 +302,7 @@ struct rdma_path {
 	uint32_t notes_taken;
 	uint64_t note_request;		/* that carries note_sent or a look */
 	uint64_t note_look;		/* the last look, no progress */
-	struct rdma_letter letter;
+	struct rdma_note_mem note_mem;
 
 	/* In the pool. */
 	struct rdma_path *newer, *older;
@@ -324,6 +324,9 @@ void mc_rdma_path_free(struct rdma_path *p);
 
 /* What it needs to be used. */
 int mc_rdma_path_memory(struct rdma_path *p);
+
+/* Post one request that is no slice's, to be heard of: its number. */
+uint64_t mc_rdma_path_request(struct rdma_path *p, struct ibv_send_wr *wr);
 
 /* The connection has failed, as its completion says. */
 void mc_rdma_path_broken(struct rdma_path *p, const struct ibv_wc *wc);

@@ -99,7 +99,7 @@ static void served_end(struct rdma_served *s)
 		struct rdma_served *next = s->next;
 
 		mc_rdma_end_close(&s->end);
-		mc_rdma_letter_close(&s->letter);
+		mc_rdma_note_mem_close(&s->note_mem);
 		free(s);
 		s = next;
 	}

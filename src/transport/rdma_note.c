@@ -29,7 +29,7 @@ enum {
 	NOTE_PATIENCE_MS = 200,
 };
 
-static int letter_open(struct rdma_dev *d, struct rdma_letter *l)
+static int note_mem_open(struct rdma_dev *d, struct rdma_note_mem *l)
 {
 	l->bytes = aligned_alloc(4096, MC_NOTE_MAX);
 	if (!l->bytes)
@@ -41,20 +41,20 @@ static int letter_open(struct rdma_dev *d, struct rdma_letter *l)
 				     "notifications", d->v.name);
 }
 
-void mc_rdma_letter_close(struct rdma_letter *l)
+void mc_rdma_note_mem_close(struct rdma_note_mem *l)
 {
 	if (l->mr)
 		mc_verbs.dereg_mr(l->mr);
 	free(l->bytes);
-	*l = (struct rdma_letter){ 0 };
+	*l = (struct rdma_note_mem){ 0 };
 }
 
 /* ---- the end that is told ------------------------------------------- */
 
 static int note_receive(struct rdma_served *s)
 {
-	struct ibv_sge sge = { (uintptr_t)s->letter.bytes, MC_NOTE_MAX,
-			       s->letter.mr->lkey };
+	struct ibv_sge sge = { (uintptr_t)s->note_mem.bytes, MC_NOTE_MAX,
+			       s->note_mem.mr->lkey };
 	struct ibv_recv_wr *bad, wr = { .wr_id = s->token, .sg_list = &sge,
 					.num_sge = 1 };
 
@@ -63,7 +63,7 @@ static int note_receive(struct rdma_served *s)
 
 int mc_rdma_notes_receive(struct rdma_dev *d, struct rdma_served *s)
 {
-	int r = letter_open(d, &s->letter);
+	int r = note_mem_open(d, &s->note_mem);
 
 	if (r < 0)
 		return r;
@@ -87,7 +87,7 @@ static void note_answer(struct rdma_served *s, int status)
 
 static void note_take(struct rdma_ctx *c, struct rdma_served *s, uint32_t len)
 {
-	const char *name = s->letter.bytes;
+	const char *name = s->note_mem.bytes;
 	uint32_t n = strnlen(name, len) + 1;
 	int r = n > len ? -EPROTO :
 		mc_host_notified(c->host, s->peer, name, name + n, len - n);
@@ -158,7 +158,7 @@ static int note_expect(struct rdma_path *p)
 
 int mc_rdma_notes_open(struct rdma_path *p)
 {
-	int r = letter_open(p->dev, &p->letter);
+	int r = note_mem_open(p->dev, &p->note_mem);
 
 	if (r < 0)
 		return r;
@@ -167,24 +167,6 @@ int mc_rdma_notes_open(struct rdma_path *p)
 		return mc_syserr(-r, "%s: receiving", p->dev->v.name);
 	p->base.notes = true;
 	return 0;
-}
-
-/* Post a request that belongs to the notification, and to no slice of data. */
-static void note_post(struct rdma_path *p, struct ibv_send_wr *wr)
-{
-	struct ibv_send_wr *bad;
-	int r;
-
-	wr->wr_id = ++p->posted;
-	wr->send_flags |= IBV_SEND_SIGNALED;
-	p->upto[p->posted & p->mask] = p->bytes;
-	p->marked = p->note_request = p->posted;
-	p->unmarked_bytes = 0;
-	r = ibv_post_send(p->end.qp, wr, &bad);
-	if (!r)
-		return;
-	mc_syserr(-r, "local device %s: posting", p->dev->v.name);
-	mc_path_fail(&p->base, -r);
 }
 
 static struct mc_slice *note_next(struct rdma_path *p)
@@ -199,7 +181,7 @@ static struct mc_slice *note_next(struct rdma_path *p)
 
 void mc_rdma_notes_push(struct rdma_path *p)
 {
-	struct ibv_sge sge = { (uintptr_t)p->letter.bytes, 0, 0 };
+	struct ibv_sge sge = { (uintptr_t)p->note_mem.bytes, 0, 0 };
 	struct ibv_send_wr wr = {
 		.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND,
 	};
@@ -209,17 +191,17 @@ void mc_rdma_notes_push(struct rdma_path *p)
 		return;
 	p->note_sent = note_next(p);
 	sge.length = p->note_sent->len;
-	sge.lkey = p->letter.mr->lkey;
-	memcpy(p->letter.bytes, p->note_sent->note, sge.length);
+	sge.lkey = p->note_mem.mr->lkey;
+	memcpy(p->note_mem.bytes, p->note_sent->note, sge.length);
 	if (sge.length <= p->end.inline_max)
 		wr.send_flags = IBV_SEND_INLINE;
-	note_post(p, &wr);
+	p->note_request = mc_rdma_path_request(p, &wr);
 }
 
 void mc_rdma_notes_look(struct rdma_path *p, uint64_t now)
 {
 	struct mc_slice *s = p->note_sent;
-	struct ibv_sge sge = { (uintptr_t)p->letter.bytes, 8, 0 };
+	struct ibv_sge sge = { (uintptr_t)p->note_mem.bytes, 8, 0 };
 	struct ibv_send_wr wr = {
 		.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_READ,
 		.wr.rdma = { p->keys.addr, p->keys.rkey },
@@ -228,23 +210,20 @@ void mc_rdma_notes_look(struct rdma_path *p, uint64_t now)
 	if (!s || !s->there || p->posted - p->done >= p->end.depth ||
 	    now < s->posted_ns + NOTE_PATIENCE_MS * (uint64_t)MC_MS)
 		return;
-	sge.lkey = p->letter.mr->lkey;
+	sge.lkey = p->note_mem.mr->lkey;
 	s->there = false;
 	s->posted_ns = now;
-	note_post(p, &wr);
-	p->note_look = p->note_request;
+	p->note_look = p->note_request = mc_rdma_path_request(p, &wr);
 }
 
-static void note_explain(struct rdma_path *p, struct mc_slice *s)
+static void note_explain(const struct rdma_path *p, struct mc_slice *s)
 {
 	if (s->err == -ENOBUFS)
 		snprintf(s->why, MC_WHY_MAX, "too many notifications wait "
 			 "there for someone to take them");
-	else if (s->err)
+	else
 		snprintf(s->why, MC_WHY_MAX, "%s refused it: %s",
 			 p->peer.name, strerror(-s->err));
-	else
-		p->notes_taken++;
 }
 
 /* Used with care: the peer may say anything. */
@@ -268,7 +247,10 @@ void mc_rdma_note_answered(struct rdma_path *p, const struct ibv_wc *wc)
 		return;
 	}
 	s->err = note_status(wc);
-	note_explain(p, s);
+	if (s->err)
+		note_explain(p, s);
+	else
+		p->notes_taken++;
 	p->note_sent = NULL;
 	p->note_answered = s;
 }

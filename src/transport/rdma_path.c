@@ -72,7 +72,7 @@ void mc_rdma_path_free(struct rdma_path *p)
 	mc_rdma_end_close(&p->end);
 	if (p->answer_mr)
 		mc_verbs.dereg_mr(p->answer_mr);
-	mc_rdma_letter_close(&p->letter);
+	mc_rdma_note_mem_close(&p->note_mem);
 	free(p->answer);
 	free(p->sent);
 	free(p->upto);
@@ -179,25 +179,39 @@ static bool path_key(struct rdma_path *p, struct rdma_chunk c, uint32_t *rkey)
 	return k->chunk.id == c.id && k->chunk.number == c.number;
 }
 
+static void path_post(struct rdma_path *p, struct ibv_send_wr *wr)
+{
+	struct ibv_send_wr *bad;
+	int r = ibv_post_send(p->end.qp, wr, &bad);
+
+	if (!r)
+		return;
+	mc_syserr(-r, "local device %s: posting", p->dev->v.name);
+	mc_path_fail(&p->base, -r);
+}
+
+uint64_t mc_rdma_path_request(struct rdma_path *p, struct ibv_send_wr *wr)
+{
+	wr->wr_id = ++p->posted;
+	wr->send_flags |= IBV_SEND_SIGNALED;
+	p->upto[p->posted & p->mask] = p->bytes;
+	p->marked = p->posted;
+	p->unmarked_bytes = 0;
+	path_post(p, wr);
+	return p->posted;
+}
+
 /* Read @len bytes of the peer's keys into our answer. */
 static void path_read_keys(struct rdma_path *p, void *to, uint32_t len,
 			   uint64_t addr, uint32_t rkey)
 {
 	struct ibv_sge sge = { (uintptr_t)to, len, p->answer_mr->lkey };
-	struct ibv_send_wr *bad, wr = {
-		.wr_id = ++p->posted, .sg_list = &sge, .num_sge = 1,
-		.opcode = IBV_WR_RDMA_READ, .send_flags = IBV_SEND_SIGNALED,
+	struct ibv_send_wr wr = {
+		.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_READ,
 		.wr.rdma = { addr, rkey },
 	};
-	int r = ibv_post_send(p->end.qp, &wr, &bad);
 
-	p->upto[p->posted & p->mask] = p->bytes;
-	p->marked = p->posted;
-	path_sent(p, NULL, p->posted, 0);
-	if (!r)
-		return;
-	mc_syserr(-r, "local device %s: posting", p->dev->v.name);
-	mc_path_fail(&p->base, -r);
+	path_sent(p, NULL, mc_rdma_path_request(p, &wr), 0);
 }
 
 static void path_ask_root(struct rdma_path *p)
@@ -417,17 +431,11 @@ static void path_push(struct rdma_path *p)
 {
 	while (p->waiting && p->asking == RDMA_KNOWS && !p->base.err) {
 		uint64_t before = p->next;
-		struct ibv_send_wr *bad;
 		struct rdma_chunk want = { 0 };
-		int r, n = path_chain(p, &want);
+		int n = path_chain(p, &want);
 
 		if (n) {
-			r = ibv_post_send(p->end.qp, p->wr, &bad);
-			if (r) {
-				mc_syserr(-r, "local device %s: posting",
-					  p->dev->v.name);
-				mc_path_fail(&p->base, -r);
-			}
+			path_post(p, p->wr);
 		} else if (want.id && p->posted - p->done < p->end.depth &&
 			   !path_ring_full(p)) {
 			path_ask(p, want);
@@ -694,7 +702,7 @@ void mc_rdma_disconnect(struct mc_path *base)
 
 	/* In a child made by fork() the queue pair is the parent's. */
 	if (!*p->rdma->alive) {
-		free(p->letter.bytes);
+		free(p->note_mem.bytes);
 		free(p->answer);
 		free(p->sent);
 		free(p->upto);

@@ -129,8 +129,7 @@ static void whole_pages_are_asked_for(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		uint64_t base = 0;
-		int fd = mc_cuda_dmabuf(cases[i].addr, cases[i].len,
-					     &base);
+		int fd = mc_cuda_dmabuf(cases[i].addr, cases[i].len, &base);
 
 		assert_true(fd >= 0);
 		assert_int_equal(base, cases[i].base);

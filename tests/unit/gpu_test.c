@@ -94,7 +94,7 @@ static void a_buffer_is_a_dmabuf_of_whole_pages(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		uint64_t base = 0;
 		int fd = mc_cuda_dmabuf(gpu.addr + cases[i].off,
-					     cases[i].len, &base);
+					cases[i].len, &base);
 
 		if (!gpu.supported) {
 			assert_int_equal(fd, -EOPNOTSUPP);
