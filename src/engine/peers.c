@@ -385,17 +385,18 @@ static bool link_end(struct peer *p, struct link *l)
 	return was;
 }
 
-/* No batch uses it any more; tasks that are under way may still make a path,
- * or a link, which then end in another round. */
+/* No batch uses it any more; tasks that are under way, or that the end of a
+ * link begins, may still make a path, or a link, which end in another round. */
 void peer_close(struct peer *p)
 {
 	bool again;
 
 	do {
-		again = link_end(p, &p->control);
+		again = !rails_end(p);
+		again |= link_end(p, &p->control);
 		again |= link_end(p, &p->local);
 		mc_loop_pass(&p->e->loops[0]);
-		again |= !rails_end(p);
+		again |= __atomic_load_n(&p->tasks, __ATOMIC_ACQUIRE) > 0;
 	} while (again);
 	rails_free(p);
 	peer_free(p);

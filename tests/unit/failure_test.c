@@ -16,8 +16,9 @@ enum { MACHINE_MS = 1500 };
 #else
 enum { MACHINE_MS = 500 };		/* for a machine that does more */
 #endif
-/* And for a virtual one, where RDMA devices are to be had. */
-#define SLACK_MS (MACHINE_MS + (getenv("MC_SETUP") ? 1000 : 0))
+/* And for a virtual one, where RDMA devices are to be had: beside other tests
+ * it does nothing for seconds. */
+#define SLACK_MS (MACHINE_MS + (getenv("MC_SETUP") ? 9000 : 0))
 
 enum {
 	LEN = 16 << 20,			/* of memory at either side */
@@ -136,6 +137,15 @@ static void says(const char *why, const char *const *words)
 	fail_msg("'%s' does not say '%s' or the like", why, words[0]);
 }
 
+static void took_at_most(const struct pair *p, double start, int limit_ms)
+{
+	double took = (seconds() - start) * 1e3;
+
+	print_message("%s: %.0f ms\n", p->s->name, took);
+	if (took > limit_ms + SLACK_MS)
+		fail_msg("it took %.0f ms", took);
+}
+
 static void check_failed(const struct pair *p, const struct mc_result *res,
 			 double start, int limit_ms,
 			 const char *const *words)
@@ -180,8 +190,9 @@ static void killed(const char *setup, enum mc_op op)
 	const char *const words[] = {
 		"refused", "reset", "closed", "ended", "gone", "hung up",
 		"no such socket",
-		/* Each device finds out by itself, and time may be up first. */
-		strstr(setup, "rdma") ? "not done in time" : NULL, NULL,
+		/* Its devices fall silent, one after the other, and its
+		 * sockets stay for as long as the kernel takes to end it. */
+		strstr(setup, "rdma") ? "moved" : NULL, NULL,
 	};
 	struct mc_result res = { 0 };
 	double start = 0;
@@ -366,7 +377,7 @@ static void frozen_reachable(const char *setup)
 	q = req_of(&p, MC_WRITE, EDGE, EDGE, MOST);
 	start = seconds();
 	ok(mc_transfer(p.e, &q, 1, NULL, NULL));
-	assert_true(seconds() - start < 1 + SLACK_MS / 1e3);
+	took_at_most(&p, start, 1000);
 	far_signal(&p, SIGCONT);
 	assert_int_equal(far_hash(&p.far, p.remote + EDGE, MOST),
 			 mc_hash(p.near + EDGE, MOST, 0));

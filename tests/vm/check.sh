@@ -28,7 +28,12 @@ run() {
 		failed=$((failed + 1))
 		{
 			echo "failed: $name"
-			tail -n 15 "$log" | cut -c1-200 | sed 's/^/    | /'
+			{
+				grep -E '^\[  (FAILED|ERROR)  |^ERROR: |rror: ' \
+					"$log" | awk '!seen[$0]++' | head -n 10
+				echo "..."
+				tail -n 15 "$log"
+			} | cut -c1-300 | sed 's/^/    | /'
 		} >>"$fails"
 	fi
 }
