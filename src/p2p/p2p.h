@@ -143,6 +143,9 @@ void p2p_wake(struct mc_p2p *p);	/* the puller; with the lock or not */
 /* An object of that name, with the lock. */
 struct p2p_object *p2p_find(struct mc_p2p *p, const char *name);
 
+/* Under the lock: one less looks at it; who leaves it waits to be the last. */
+void p2p_object_drop(struct p2p_object *o);
+
 /* ---- catalog.c: with the callers' handle ---- */
 
 int p2p_lookup(struct mc_p2p *p, const char *name, struct p2p_record *r);

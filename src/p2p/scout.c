@@ -513,8 +513,7 @@ void *p2p_scout_main(void *arg)
 			scout_renew(o);
 		else
 			scout_look(o);
-		if (!--o->refs)
-			pthread_cond_broadcast(&p->changed);
+		p2p_object_drop(o);
 	}
 	pthread_mutex_unlock(&p->lock);
 	return NULL;

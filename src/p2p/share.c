@@ -43,8 +43,7 @@ static void share_let_go(struct p2p_object *o)
 	struct mc_p2p *p = o->p;
 
 	pthread_mutex_lock(&p->lock);
-	if (!--o->refs)
-		pthread_cond_broadcast(&p->changed);
+	p2p_object_drop(o);
 	pthread_mutex_unlock(&p->lock);
 }
 

@@ -35,6 +35,13 @@ void p2p_wake(struct mc_p2p *p)
 	pthread_cond_signal(&p->scout_wake);
 }
 
+void p2p_object_drop(struct p2p_object *o)
+{
+	o->refs--;
+	if (o->closing)
+		pthread_cond_broadcast(&o->p->changed);
+}
+
 struct p2p_object *p2p_find(struct mc_p2p *p, const char *name)
 {
 	for (struct p2p_object *o = p->objects; o; o = o->next)

@@ -461,6 +461,23 @@ static void any_registry_will_do(void **state)
 	registry = usual;
 }
 
+/* The scout may be asking the registry about it just then: who leaves waits
+ * for that, and hears when it is over. */
+static void left_while_it_is_looked_at(void **state)
+{
+	struct mc_p2p *a = store_open(), *b = store_open();
+
+	(void)state;
+	put(a, "left");
+	for (int i = 0; i < 60; i++) {
+		assert_ok(mc_p2p_get(b, "left", NULL, 0, NULL));
+		usleep(i * 400);
+		assert_ok(mc_p2p_unregister(b, "left"));
+	}
+	mc_p2p_close(b);
+	mc_p2p_close(a);
+}
+
 /* An address that is free, and stays so, likely, while we need it. */
 static void free_addr(char addr[MC_ADDR_MAX])
 {
@@ -537,6 +554,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(the_public_store_put_it),
 		cmocka_unit_test(names_and_news),
 		cmocka_unit_test(any_registry_will_do),
+		cmocka_unit_test(left_while_it_is_looked_at),
 		cmocka_unit_test(the_registry_dies),
 	};
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
