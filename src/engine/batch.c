@@ -359,7 +359,8 @@ static bool slice_may_retry(const struct slice *s, int err)
 	if (err == -EFAULT || err == -EACCES || err == -ESTALE ||
 	    err == -EINVAL || err == -ECANCELED || err == -ESHUTDOWN)
 		return false;
-	return !batch_expired(s->batch) && s->tries < BATCH_TRIES;
+	return !batch_expired(s->batch) && !s->hopeless &&
+	       s->tries < BATCH_TRIES;
 }
 
 void slice_requeue(struct slice *s)
@@ -403,17 +404,21 @@ static int slice_final_err(struct slice *s, int err, const char *why,
 	int expired = batch_expired(s->batch);
 	const char *rail = s->on ? s->on->rail->t->name : "";
 	char tries[32] = "";
+	int n;
 
 	if (expired == -ECANCELED && err != -ESTALE) {
 		snprintf(text, MC_WHY_MAX, "canceled");
 		return expired;
 	}
-	if (s->tries && s->tries != UINT32_MAX)
+	if (s->tries)
 		snprintf(tries, sizeof(tries), " (tries: %u)", s->tries + 1);
 	if (expired && err != -ESTALE) {
-		snprintf(text, MC_WHY_MAX, "%s: the deadline passed%s: %s%s%s",
-			 s->peer->at.name, tries, rail, s->on ? ": " : "",
-			 why);
+		n = snprintf(text, MC_WHY_MAX, "%s: the deadline passed%s: "
+			     "%s%s%s", s->peer->at.name, tries, rail,
+			     s->on ? ": " : "", why);
+		if (s->tries && n < MC_WHY_MAX && strcmp(why, s->why))
+			snprintf(text + n, MC_WHY_MAX - n,
+				 "; before that: %s", s->why);
 		return expired;
 	}
 	if (strstr(why, s->peer->at.name))
@@ -438,6 +443,8 @@ void slice_end(struct slice *s, int err, const char *why)
 		if (s->on)
 			s->tried |= 1u << s->on->rail->index;
 		s->tries++;
+		if (why != s->why)
+			mc_copy(s->why, why);
 		count(&b->e->stats.retries, 1);
 		slice_requeue(s);
 		return;

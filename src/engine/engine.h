@@ -232,8 +232,9 @@ struct slice {
 	int place;			/* of that at the peer, in its matrix;
 					 * -1: no matter */
 	bool gpu;			/* memory of one, at either end */
+	bool hopeless;			/* memory that no rail reaches */
 	bool no_copy, refreshed;
-	char why[MC_WHY_MAX];
+	char why[MC_WHY_MAX];		/* its last error */
 };
 
 struct breq {

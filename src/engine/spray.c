@@ -585,7 +585,7 @@ void spray_pump(struct peer *p, struct batch *self)
 			continue;
 		}
 		if (fate == SPRAY_HOPELESS) {
-			s->tries = UINT32_MAX;
+			s->hopeless = true;
 			slice_end(s, -EOPNOTSUPP, s->why);
 			continue;
 		}
